@@ -1,0 +1,1 @@
+"""Gatewright: one gateway between AI hosts (MCP clients) and many MCP servers (backends)."""
