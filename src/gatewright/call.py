@@ -1,0 +1,150 @@
+"""The vocabulary: what a call is, what it ends in, who it is for, and what may carry it.
+
+MCP semantics are "any number of notifications, then exactly one outcome". A `Handler` awaits exactly that; every
+policy wraps one await that covers the whole stream. Nothing here knows a protocol revision or does I/O.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, final
+
+import msgspec
+
+if TYPE_CHECKING:
+    from gatewright.protocol.revisions import Revision
+
+Json: TypeAlias = bytes | msgspec.Raw
+"""One JSON value in UTF-8, syntactically valid, not decoded."""
+
+Params: TypeAlias = dict[str, msgspec.Raw]
+"""The members of a `params` object by exact name, each value undecoded. Re-encoded before it is forwarded."""
+
+
+class Result(msgspec.Struct, frozen=True, gc=False):
+    """A call that succeeded: `value` is the JSON result object as the backend's revision writes it."""
+
+    value: Json
+
+
+class Failure(msgspec.Struct, frozen=True, gc=False):
+    """A JSON-RPC error that a backend (or the client, for an ask) answered. A value, not an exception."""
+
+    code: int
+    message: str
+    data: msgspec.Raw | None = None
+
+
+class InputRequired(msgspec.Struct, frozen=True, gc=False):
+    """A call that needs answers before it can go on (MRTR): `value` is the whole InputRequiredResult object."""
+
+    value: Json
+
+
+Outcome: TypeAlias = Result | Failure | InputRequired
+
+
+class Reply(Protocol):
+    """The client's end of one call: where notifications and questions go while it runs."""
+
+    async def emit(self, method: str, params: Json) -> None:
+        """Send a notification to the client. Awaiting is back-pressure; a client that left makes it a no-op."""
+
+    async def ask(self, method: str, params: Json) -> Result | Failure:
+        """Put a question (elicitation, sampling, roots) to the client and await its answer.
+
+        Raises MissingCapability when the client declared that it cannot be asked.
+        """
+
+
+@final
+class Client(msgspec.Struct, frozen=True, gc=False):
+    """What is known of the client's program: from `initialize`, or from this request's `_meta`. Never trusted."""
+
+    revision: Revision
+    info: Json
+    """Its Implementation object, or `{}`."""
+    capabilities: Json
+    """Its ClientCapabilities object."""
+    session: str = ""
+    """The gateway's id of its handshake session; empty for a modern client."""
+
+
+@final
+class Caller(msgspec.Struct, frozen=True):
+    """The authenticated principal of a call."""
+
+    subject: str
+    roles: frozenset[str] = frozenset()
+
+
+ANONYMOUS: Final = Caller("anonymous")
+
+
+class Backend(Protocol):
+    """A backend as the request path sees it: a name, and the same verb as every layer above it."""
+
+    name: str
+
+    async def __call__(self, call: Call) -> Outcome:
+        """Carry the call out. Raises BackendError when the backend fails it."""
+
+
+@final
+class Target(msgspec.Struct, frozen=True, gc=False):
+    """Where a call goes: the backend, and its own name for the tool, prompt or resource (None: not a named call)."""
+
+    backend: Backend
+    name: str | None
+
+
+@final
+class Permit(msgspec.Struct, frozen=True, gc=False):
+    """The proof that `caller` may reach `target`. Only authorization makes one; dispatch refuses a call without it."""
+
+    caller: Caller
+    target: Target
+
+
+@final
+class Call:
+    """One JSON-RPC request on its way through. Made by an inbound transport, completed by the policies, in order.
+
+    `name` is the client's name for what the call addresses (tool, prompt, resource URI), None for other methods;
+    `route` is the backend named in the path, or empty for the route that serves all. `param_headers` are the
+    `Mcp-Param-*` headers by lower-case name. `target` and `permit` are set by resolve and authz.
+    """
+
+    __slots__ = ("caller", "client", "method", "name", "param_headers", "params", "permit", "reply", "route", "target")
+
+    def __init__(
+        self,
+        *,
+        method: str,
+        params: Params,
+        name: str | None,
+        client: Client,
+        reply: Reply,
+        route: str = "",
+        caller: Caller = ANONYMOUS,
+        param_headers: Mapping[bytes, bytes] | None = None,
+    ) -> None:
+        self.method = method
+        self.params = params
+        self.name = name
+        self.client = client
+        self.reply = reply
+        self.route = route
+        self.caller = caller
+        self.param_headers = param_headers
+        self.target: Target | None = None
+        self.permit: Permit | None = None
+
+
+Handler: TypeAlias = Callable[[Call], Awaitable[Outcome]]
+
+
+class Policy(Protocol):
+    """A layer around every call: decide, then `await proceed(call)` or raise GatewayError."""
+
+    async def __call__(self, call: Call, proceed: Handler, /) -> Outcome: ...

@@ -1,0 +1,154 @@
+"""The tree of a configuration file: values with the place they were written at.
+
+Contract: immutable nodes, pure functions over them, no I/O. Lines and columns count from 1, columns in characters.
+A path is a tuple of keys and list indexes from the top of the file.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from typing_extensions import override
+
+Path: TypeAlias = tuple[str | int, ...]
+Plain: TypeAlias = None | bool | int | float | str | list["Plain"] | dict[str, "Plain"]
+
+_SIMPLE_KEY = re.compile(r"[A-Za-z0-9_$-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A place in the file."""
+
+    line: int
+    column: int
+
+
+START = Mark(1, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Scalar:
+    """One value. `text` is what stands in the file (without quotes), `value` what it means."""
+
+    mark: Mark
+    value: None | bool | int | float | str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sequence:
+    """A list."""
+
+    mark: Mark
+    items: tuple["Node", ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One key of a mapping; `mark` is the place of the key, the value has its own."""
+
+    key: str
+    mark: Mark
+    value: "Node"
+
+
+@dataclass(frozen=True, slots=True)
+class Mapping:
+    """Keys with values, in the order of the file; no key twice (the readers see to it)."""
+
+    mark: Mark
+    entries: tuple[Entry, ...]
+
+    def find(self, key: str) -> Entry | None:
+        """The entry of that key, or None."""
+        return next((entry for entry in self.entries if entry.key == key), None)
+
+
+Node: TypeAlias = Scalar | Sequence | Mapping
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing wrong (or, as a warning, worth knowing) in a file, with what to do about it."""
+
+    file: str
+    mark: Mark
+    path: Path
+    message: str
+
+    @override
+    def __str__(self) -> str:
+        where = f"{self.file}:{self.mark.line}:{self.mark.column}"
+        return f"{where}: {dotted(self.path)}: {self.message}" if self.path else f"{where}: {self.message}"
+
+
+def dotted(path: Path) -> str:
+    """A path for people: `backends.files.args[1]`; keys with other characters are quoted."""
+    text = ""
+    for part in path:
+        if isinstance(part, int):
+            text += f"[{part}]"
+        else:
+            text += ("." if text else "") + (part if _SIMPLE_KEY.fullmatch(part) else f'"{part}"')
+    return text
+
+
+def plain(node: Node) -> Plain:
+    """The values alone, as dicts, lists and scalars."""
+    match node:
+        case Scalar():
+            return node.value
+        case Sequence():
+            return [plain(item) for item in node.items]
+        case Mapping():
+            return {entry.key: plain(entry.value) for entry in node.entries}
+
+
+def locate(node: Node, path: Path) -> Mark:
+    """The place of the value at `path`, of its key when the value is a mapping or a list; if there is no such
+    value, the place of the nearest thing around it."""
+    mark = node.mark
+    for part in path:
+        if isinstance(node, Mapping):
+            entry = node.find(str(part))
+            if entry is None:
+                return mark
+            node = entry.value
+            mark = node.mark if isinstance(node, Scalar) else entry.mark
+        elif isinstance(node, Sequence) and isinstance(part, int) and part < len(node.items):
+            node = node.items[part]
+            mark = node.mark
+        else:
+            return mark
+    return mark
+
+
+def locate_key(node: Node, path: Path) -> Mark:
+    """The place of the key that `path` ends in, or of the nearest thing around it."""
+    for part in path[:-1]:
+        entry = node.find(str(part)) if isinstance(node, Mapping) else None
+        if entry is None:
+            return locate(node, path)
+        node = entry.value
+    entry = node.find(str(path[-1])) if path and isinstance(node, Mapping) else None
+    return entry.mark if entry else node.mark
+
+
+def scalars(node: Node, path: Path = ()) -> Iterator[tuple[Path, Scalar]]:
+    """Every single value with its path, in the order of the file."""
+    match node:
+        case Scalar():
+            yield path, node
+        case Sequence():
+            for index, item in enumerate(node.items):
+                yield from scalars(item, (*path, index))
+        case Mapping():
+            for entry in node.entries:
+                yield from scalars(entry.value, (*path, entry.key))
+
+
+def with_value(node: Mapping, key: str, value: Node) -> Mapping:
+    """The mapping with that key's value replaced; the place of the key stays."""
+    return Mapping(node.mark, tuple(Entry(old.key, old.mark, value) if old.key == key else old for old in node.entries))

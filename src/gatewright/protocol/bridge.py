@@ -1,0 +1,157 @@
+"""Between eras: what a request becomes on its way to a backend, and a result on its way back.
+
+Pure and total: every method of the table and every unknown one has an answer here. Within one era the functions
+change only what is a hop's own (progress token, protocol members of `_meta`). Sources: basic/index "General fields",
+server/utilities/caching and the changelog of 2026-07-28.
+"""
+
+from __future__ import annotations
+
+from typing import Final, final
+
+import msgspec
+from msgspec import UNSET, Raw, UnsetType
+
+from gatewright.call import Client, Failure, InputRequired, Json, Outcome, Params, Result
+from gatewright.errors import ProtocolError
+from gatewright.protocol import jsonrpc
+from gatewright.protocol.methods import ASKS, METHODS
+from gatewright.protocol.modern import (
+    CAPABILITIES_KEY,
+    INFO_KEY,
+    LOG_LEVEL_KEY,
+    PROGRESS_KEY,
+    RESERVED,
+    VERSION_KEY,
+)
+from gatewright.protocol.revisions import MODERN_2026_07_28, Revision
+
+BAGGAGE_KEY: Final = "baggage"
+"""W3C baggage is the caller's, not the backend's: it is not forwarded (THREATS I-12, S-37)."""
+
+
+@final
+class _Head(msgspec.Struct, gc=False):
+    """The members of a result that the modern era adds."""
+
+    resultType: str | UnsetType = UNSET
+    ttlMs: Raw | UnsetType = UNSET
+    cacheScope: Raw | UnsetType = UNSET
+
+
+_decode_head: Final = msgspec.json.Decoder(_Head).decode
+_VERSION: Final = jsonrpc.raw(MODERN_2026_07_28.name)
+
+
+def modern_params(params: Params, client: Client, capabilities: Json, token: int, log_level: Raw | None) -> Params:
+    """`params` as a modern backend takes them: this client's capabilities as given, our progress token."""
+    meta = _carried(params)
+    meta[VERSION_KEY] = _VERSION
+    meta[INFO_KEY] = _as_raw(client.info)
+    meta[CAPABILITIES_KEY] = _as_raw(capabilities)
+    if log_level is not None:
+        meta[LOG_LEVEL_KEY] = log_level
+    if PROGRESS_KEY in meta:
+        meta[PROGRESS_KEY] = Raw(b"%d" % token)
+    return {**params, "_meta": jsonrpc.raw(meta)}
+
+
+def handshake_params(params: Params, token: int) -> Params:
+    """`params` as a handshake backend takes them: without the modern members, with our progress token."""
+    if "_meta" not in params:
+        return params
+    meta = {key: value for key, value in _carried(params).items() if key not in RESERVED}
+    if PROGRESS_KEY in meta:
+        meta[PROGRESS_KEY] = Raw(b"%d" % token)
+    carried = {key: value for key, value in params.items() if key != "_meta"}
+    if meta:
+        carried["_meta"] = jsonrpc.raw(meta)
+    return carried
+
+
+def progress_token(params: Params) -> Raw | None:
+    """The client's own progress token, undecoded."""
+    meta = params.get("_meta")
+    if meta is None or b"progressToken" not in memoryview(meta).tobytes():
+        return None
+    return jsonrpc.members(meta).get(PROGRESS_KEY)
+
+
+def retokened(notice: Params, token: Raw) -> bytes:
+    """The parameters of a progress notification, for the client's own token."""
+    return jsonrpc.encode({**notice, PROGRESS_KEY: token})
+
+
+def without_asks(capabilities: Json) -> bytes:
+    """Client capabilities less what would let a backend ask questions."""
+    held = jsonrpc.members(capabilities)
+    return jsonrpc.encode({key: value for key, value in held.items() if key not in ASKS.values() and key != "tasks"})
+
+
+def outcome_of(answer: Result | Failure) -> Outcome:
+    """What a backend's response means: an InputRequiredResult is not a result. Raises ProtocolError when the result
+    is no object or its `resultType` is unknown (basic/index: it MUST be considered invalid)."""
+    if isinstance(answer, Failure):
+        return answer
+    value = bytes(answer.value)
+    if not value.startswith(b"{"):
+        raise ProtocolError("the result is not an object")
+    if value.startswith(b'{"resultType":"complete"') or b'"resultType"' not in value:
+        return Result(value)
+    kind = _decode_head(value).resultType
+    if kind == "input_required":
+        return InputRequired(value)
+    if kind is UNSET or kind in ("complete", "task"):
+        return Result(value)
+    raise ProtocolError(f"the result has the unknown resultType {kind[:40]!r}")
+
+
+def result_for(revision: Revision, method: str, value: Json) -> bytes:
+    """A result object as `revision` writes it: `resultType` on every one, caching hints on those that need them."""
+    body = bytes(value)
+    if not revision.has_result_type:
+        return body
+    row = METHODS.get(method)
+    is_cacheable = row is not None and row.is_cacheable
+    if not is_cacheable and body.startswith(b'{"resultType":'):
+        return body
+    head = _decode_head(body) if _mentions_head(body) else _Head()
+    added = b""
+    if head.resultType is UNSET:
+        added = b'"resultType":"complete",'
+    if is_cacheable and head.resultType in (UNSET, "complete"):
+        if head.ttlMs is UNSET:
+            added += b'"ttlMs":0,'
+        if head.cacheScope is UNSET:
+            added += b'"cacheScope":"private",'
+    return _spliced(body, added)
+
+
+def _mentions_head(body: bytes) -> bool:
+    return b'"resultType"' in body or b'"ttlMs"' in body or b'"cacheScope"' in body
+
+
+def _spliced(body: bytes, added: bytes) -> bytes:
+    """`body` with members put first. Nothing is rebuilt: the result may be megabytes."""
+    if not added:
+        return body
+    rest = body[1:].lstrip(b" \t\r\n")
+    if rest.startswith(b"}"):
+        return b"{" + added[:-1] + rest
+    return b"{" + added + rest
+
+
+def _carried(params: Params) -> Params:
+    meta = params.get("_meta")
+    if meta is None:
+        return {}
+    try:
+        held = jsonrpc.members(meta)
+    except ProtocolError:
+        return {}
+    held.pop(BAGGAGE_KEY, None)
+    return held
+
+
+def _as_raw(value: Json) -> Raw:
+    return value if isinstance(value, Raw) else Raw(value)

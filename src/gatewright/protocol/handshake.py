@@ -1,0 +1,111 @@
+"""The handshake era (up to 2025-11-25): the session's transition table, and the messages that open one.
+
+Everything that changes a session's state is in `TRANSITIONS`. Sources: basic/lifecycle and basic/transports of
+2024-11-05 to 2025-11-25.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Final, Literal, final
+
+import msgspec
+from msgspec import Raw
+
+from gatewright.call import Client, Json, Params
+from gatewright.errors import InvalidParams, InvalidRequest, ProtocolError
+from gatewright.protocol import jsonrpc
+from gatewright.protocol.revisions import HANDSHAKE, LATEST_HANDSHAKE, Revision, negotiated
+
+
+class State(Enum):
+    """Where a session stands."""
+
+    NEW = "new"
+    OPENED = "opened"
+    """`initialize` was answered."""
+    READY = "ready"
+    """`notifications/initialized` arrived."""
+    ENDED = "ended"
+
+
+Event = Literal["initialize", "initialized", "message", "end"]
+
+TRANSITIONS: Final[dict[State, dict[Event, State]]] = {
+    State.NEW: {"initialize": State.OPENED, "end": State.ENDED},
+    # Clients send their first list right after the answer, ahead of `initialized`: the lifecycle says SHOULD NOT, so
+    # it is served.
+    State.OPENED: {"initialized": State.READY, "message": State.OPENED, "end": State.ENDED},
+    State.READY: {"initialized": State.READY, "message": State.READY, "end": State.ENDED},
+    State.ENDED: {},
+}
+
+
+def advance(state: State, event: Event) -> State:
+    """The state after `event`. Raises InvalidRequest when the session does not take it there."""
+    after = TRANSITIONS[state].get(event)
+    if after is None:
+        raise InvalidRequest(f"{event} cannot happen in a session that is {state.value}")
+    return after
+
+
+@final
+class InitializeParams(msgspec.Struct, gc=False):
+    """What a client says of itself (basic/lifecycle, initialization)."""
+
+    protocolVersion: str
+    capabilities: Raw = jsonrpc.EMPTY
+    clientInfo: Raw = jsonrpc.EMPTY
+
+
+@final
+class InitializeResult(msgspec.Struct, gc=False):
+    """What a server answers."""
+
+    protocolVersion: str
+    capabilities: dict[str, Raw] = {}
+    serverInfo: Raw = jsonrpc.EMPTY
+    instructions: str | None = None
+
+
+_decode_params: Final = msgspec.json.Decoder(InitializeParams).decode
+_decode_result: Final = msgspec.json.Decoder(InitializeResult).decode
+
+
+def client_of(params: Params, session: str) -> Client:
+    """The client that an `initialize` introduces. Raises InvalidParams."""
+    try:
+        read = _decode_params(jsonrpc.encode(params))
+    except msgspec.DecodeError as error:
+        raise InvalidParams(f"initialize: {error}") from error
+    return Client(negotiated(read.protocolVersion), read.clientInfo, read.capabilities, session)
+
+
+def initialize_params(revision: Revision, info: Json, capabilities: Json) -> dict[str, object]:
+    """The parameters of our own `initialize` to a backend."""
+    return {
+        "protocolVersion": revision.name,
+        "capabilities": Raw(bytes(capabilities)),
+        "clientInfo": Raw(bytes(info)),
+    }
+
+
+def read_initialize_result(value: Json) -> tuple[Revision, InitializeResult]:
+    """The revision a backend chose, and its answer. Raises ProtocolError when it is none we speak."""
+    try:
+        answer = _decode_result(value)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise ProtocolError(f"not an InitializeResult: {error}") from error
+    revision = HANDSHAKE.get(answer.protocolVersion)
+    if revision is None:
+        raise ProtocolError(f"the backend speaks revision {answer.protocolVersion[:40]!r}, which is not served here")
+    return revision, answer
+
+
+def is_version_header_served(value: bytes | None) -> bool:
+    """Whether an `MCP-Protocol-Version` on a session's request may stand (absent may: older clients have none)."""
+    return value is None or value.decode("latin-1") in HANDSHAKE
+
+
+OFFERED: Final = LATEST_HANDSHAKE
+"""The revision we offer a handshake backend."""

@@ -1,0 +1,167 @@
+"""The JSON-RPC 2.0 envelope: one decode of the outside, the inside left as bytes; and its encodings.
+
+A message is read into `Message` with `params`, `result` and ids undecoded. What is forwarded is encoded anew from
+what was read, so that two parsers can never disagree on a duplicated member. Source: basic/index of every revision.
+"""
+
+from __future__ import annotations
+
+from typing import Final, TypeAlias, final
+
+import msgspec
+from msgspec import UNSET, Raw, UnsetType
+
+from gatewright.call import Failure, Json, Params, Result
+from gatewright.errors import ParseError, InvalidParams, InvalidRequest, ProtocolError
+
+Id: TypeAlias = int | str
+"""A JSON-RPC id. Never null, never a float (2026-07-28, basic/index)."""
+
+
+@final
+class ErrorObject(msgspec.Struct, gc=False):
+    """The `error` member of a response."""
+
+    code: int
+    message: str = ""
+    data: Raw | UnsetType = UNSET
+
+
+class Message(msgspec.Struct, gc=False):
+    """Any JSON-RPC message. Which kind it is follows from which members are set."""
+
+    jsonrpc: str
+    id: Id | None | UnsetType = UNSET
+    method: str | UnsetType = UNSET
+    params: Params | UnsetType = UNSET
+    result: Raw | UnsetType = UNSET
+    error: ErrorObject | UnsetType = UNSET
+
+
+class _Loose(msgspec.Struct, gc=False):
+    """What can still be said of a message that is not one: whether its id can be echoed."""
+
+    id: object = None
+
+
+_decode_message: Final = msgspec.json.Decoder(Message).decode
+_decode_batch: Final = msgspec.json.Decoder(list[Raw]).decode
+_decode_loose: Final = msgspec.json.Decoder(_Loose).decode
+_decode_members: Final = msgspec.json.Decoder(Params).decode
+_encode: Final = msgspec.json.Encoder().encode
+EMPTY: Final = Raw(b"{}")
+NO_PARAMS: Final[Params] = {}
+
+
+def decode(body: Json) -> Message:
+    """Read one message from a peer's body. Raises ProtocolError for anything else."""
+    try:
+        message = _decode_message(body)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise ProtocolError(f"not a JSON-RPC message: {error}") from error
+    if message.jsonrpc != "2.0":
+        raise ProtocolError('not a JSON-RPC message: "jsonrpc" must be "2.0"')
+    return message
+
+
+def decode_request(body: bytes) -> Message:
+    """Read one message from a client. Raises ParseError, InvalidRequest or InvalidParams: which one tells the client
+    what to mend."""
+    try:
+        message = _decode_message(body)
+    except msgspec.ValidationError as error:
+        if "`$.params`" in str(error) or "`$.params." in str(error):
+            raise InvalidParams("params must be an object") from error
+        raise InvalidRequest(f"not a JSON-RPC message: {error}") from error
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise ParseError(f"the body is not JSON: {error}") from error
+    if message.jsonrpc != "2.0":
+        raise InvalidRequest('"jsonrpc" must be "2.0"')
+    if message.method is UNSET and message.result is UNSET and message.error is UNSET:
+        raise InvalidRequest("the message has neither method, result nor error")
+    if message.id is None:
+        raise InvalidRequest("id must be a string or an integer, not null")
+    return message
+
+
+def decode_batch(body: bytes) -> list[Raw]:
+    """The messages of an array body, undecoded. Raises ParseError."""
+    try:
+        return _decode_batch(body)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise ParseError(f"the body is not a JSON array: {error}") from error
+
+
+def salvage_id(body: Json) -> Id | None:
+    """The id of a message that was refused, for the error that answers it; None when it has none worth echoing."""
+    try:
+        value = _decode_loose(body).id
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return None
+    return value if isinstance(value, (int, str)) and not isinstance(value, bool) else None
+
+
+def members(value: Json) -> Params:
+    """The members of a JSON object, undecoded. Raises ProtocolError when it is not an object."""
+    try:
+        return _decode_members(value)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise ProtocolError(f"not a JSON object: {error}") from error
+
+
+def encode(value: object) -> bytes:
+    """`value` as JSON bytes; `Raw` members are copied as they are."""
+    return _encode(value)
+
+
+def raw(value: object) -> Raw:
+    """`value` as a JSON fragment to put among undecoded members."""
+    return Raw(_encode(value))
+
+
+def encode_id(request_id: Id | None) -> bytes:
+    """An id as JSON."""
+    return b"%d" % request_id if request_id.__class__ is int else _encode(request_id)
+
+
+def request(request_id: Id, method: str, params: object) -> bytes:
+    """A request. `params` is any JSON-serialisable object, `Raw` members included."""
+    return _encode({"jsonrpc": "2.0", "id": request_id, "method": method, "params": params})
+
+
+def notification(method: str, params: Json) -> bytes:
+    """A notification; `params` is a JSON object."""
+    return b'{"jsonrpc":"2.0","method":%b,"params":%b}' % (_encode(method), bytes(params))
+
+
+def result(request_id: Id | None, value: Json) -> bytes:
+    """A success response around a JSON result, which is copied as it is."""
+    return b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (encode_id(request_id), bytes(value))
+
+
+def error(request_id: Id | None, failure: Failure) -> bytes:
+    """An error response. Without an id the member is left out (2026-07-28, basic/index)."""
+    body: dict[str, object] = {"code": failure.code, "message": failure.message}
+    if failure.data is not None:
+        body["data"] = failure.data
+    envelope: dict[str, object] = {"jsonrpc": "2.0", "error": body}
+    if request_id is not None:
+        envelope = {"jsonrpc": "2.0", "id": request_id, "error": body}
+    return _encode(envelope)
+
+
+def response(request_id: Id | None, answer: Result | Failure) -> bytes:
+    """The response that carries `answer`."""
+    return error(request_id, answer) if isinstance(answer, Failure) else result(request_id, answer.value)
+
+
+def answer_of(message: Message) -> Result | Failure:
+    """The outcome that a response carries. Raises ProtocolError when it carries neither result nor error, or both."""
+    if message.error is not UNSET:
+        if message.result is not UNSET:
+            raise ProtocolError("a response with both result and error")
+        problem = message.error
+        return Failure(problem.code, problem.message, None if problem.data is UNSET else problem.data)
+    if message.result is UNSET:
+        raise ProtocolError("a response with neither result nor error")
+    return Result(message.result)

@@ -1,0 +1,125 @@
+"""The modern era (2026-07-28): every request carries its revision and capabilities, mirrored in headers.
+
+The ladder, first failure wins: `_meta` is there and whole (-32602) -> the headers agree with the body (-32020) ->
+the revision is served (-32022). Sources: basic/index "General fields", basic/transports/streamable-http "Request
+Metadata" and "Server Validation". Whether the method exists is decided later, by whoever dispatches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+from msgspec import UNSET, Raw
+
+from gatewright.call import Client, Params
+from gatewright.errors import HeaderMismatch, MalformedMeta, ProtocolError, UnsupportedVersion
+from gatewright.protocol import headers as header_codec
+from gatewright.protocol import jsonrpc
+from gatewright.protocol.methods import METHODS
+from gatewright.protocol.revisions import MODERN
+
+VERSION_KEY: Final = "io.modelcontextprotocol/protocolVersion"
+INFO_KEY: Final = "io.modelcontextprotocol/clientInfo"
+CAPABILITIES_KEY: Final = "io.modelcontextprotocol/clientCapabilities"
+LOG_LEVEL_KEY: Final = "io.modelcontextprotocol/logLevel"
+SUBSCRIPTION_KEY: Final = "io.modelcontextprotocol/subscriptionId"
+SERVER_INFO_KEY: Final = "io.modelcontextprotocol/serverInfo"
+PROGRESS_KEY: Final = "progressToken"
+RESERVED: Final = frozenset({VERSION_KEY, INFO_KEY, CAPABILITIES_KEY, LOG_LEVEL_KEY, SUBSCRIPTION_KEY})
+"""The `_meta` members that only the modern era knows: never sent to a handshake backend."""
+
+LOG_LEVELS: Final = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
+
+_decode_text: Final = msgspec.json.Decoder(str).decode
+
+
+def is_claimed(message: jsonrpc.Message, version_header: bytes | None) -> bool:
+    """Whether the sender means the modern era: by its version header, or by the modern members of its `_meta`."""
+    if version_header is not None and version_header.decode("latin-1") in MODERN:
+        return True
+    if message.params is UNSET:
+        return False
+    meta = message.params.get("_meta")
+    return meta is not None and b"io.modelcontextprotocol/" in bytes(meta) and VERSION_KEY in _members(meta)
+
+
+def admit(message: jsonrpc.Message, headers: Mapping[bytes, bytes] | None) -> tuple[Client, Params]:
+    """Climb the ladder. Returns the client as this request describes it, and the members of its `_meta`.
+
+    `headers` are the request's by lower-case name, None on a transport that has none (stdio). Raises MalformedMeta,
+    HeaderMismatch or UnsupportedVersion.
+    """
+    params = {} if message.params is UNSET else message.params
+    raw_meta = params.get("_meta")
+    if raw_meta is None:
+        raise MalformedMeta(f"params._meta must carry {VERSION_KEY} and {CAPABILITIES_KEY}")
+    meta = _members(raw_meta)
+    missing = [key for key in (VERSION_KEY, CAPABILITIES_KEY) if key not in meta]
+    if missing:
+        raise MalformedMeta(f"params._meta lacks {' and '.join(missing)}")
+    requested = _text(meta[VERSION_KEY], VERSION_KEY)
+    if headers is not None:
+        _agree(message, params, requested, headers)
+    revision = MODERN.get(requested)
+    if revision is None:
+        raise UnsupportedVersion(requested, tuple(MODERN))
+    capabilities = meta[CAPABILITIES_KEY]
+    if bytes(capabilities[:1] if isinstance(capabilities, bytes) else memoryview(capabilities)[:1]) != b"{":
+        raise MalformedMeta(f"params._meta.{CAPABILITIES_KEY} must be an object")
+    level = meta.get(LOG_LEVEL_KEY)
+    if level is not None and _text(level, LOG_LEVEL_KEY) not in LOG_LEVELS:
+        raise MalformedMeta(f"params._meta.{LOG_LEVEL_KEY} must be one of {', '.join(LOG_LEVELS)}")
+    return Client(revision, meta.get(INFO_KEY, jsonrpc.EMPTY), capabilities), meta
+
+
+def _agree(message: jsonrpc.Message, params: Params, requested: str, headers: Mapping[bytes, bytes]) -> None:
+    """The mirrored headers say what the body says, or HeaderMismatch."""
+    version = headers.get(b"mcp-protocol-version")
+    if version is None:
+        raise HeaderMismatch("Header mismatch: MCP-Protocol-Version is missing")
+    if version != requested.encode():
+        raise HeaderMismatch(f"Header mismatch: MCP-Protocol-Version differs from _meta {VERSION_KEY}")
+    method = message.method
+    if method is UNSET:
+        return
+    stated = headers.get(b"mcp-method")
+    if stated is None:
+        raise HeaderMismatch("Header mismatch: Mcp-Method is missing")
+    if stated != method.encode():
+        raise HeaderMismatch("Header mismatch: Mcp-Method differs from the body's method")
+    row = METHODS.get(method)
+    if row is None or not row.has_name_header or row.name_field is None:
+        return
+    value = params.get(row.name_field)
+    if value is None:
+        return
+    _agree_name(_text(value, row.name_field), row.name_field, headers.get(b"mcp-name"))
+
+
+def _agree_name(name: str, field: str, stated: bytes | None) -> None:
+    if stated is None:
+        raise HeaderMismatch("Header mismatch: Mcp-Name is missing")
+    if stated == name.encode() and not stated.startswith(b"=?"):
+        return
+    try:
+        is_same = header_codec.decode_value(stated) == name
+    except ProtocolError as error:
+        raise HeaderMismatch(f"Header mismatch: Mcp-Name is malformed: {error}") from error
+    if not is_same:
+        raise HeaderMismatch(f"Header mismatch: Mcp-Name differs from the body's params.{field}")
+
+
+def _members(meta: Raw) -> Params:
+    try:
+        return jsonrpc.members(meta)
+    except ProtocolError as error:
+        raise MalformedMeta("params._meta must be an object") from error
+
+
+def _text(value: Raw, where: str) -> str:
+    try:
+        return _decode_text(value)
+    except msgspec.DecodeError as error:
+        raise MalformedMeta(f"{where} must be a string") from error
