@@ -25,7 +25,7 @@ _EDITOR_ONLY = frozenset(
 )
 
 
-class _Unresolved(Exception):
+class UnresolvedError(Exception):
     """One `${...}` that has no value; the text is for the person who wrote it."""
 
 
@@ -53,7 +53,7 @@ def expand(tree: Node, *, file: str, environ: Environ[str, str], folder: FilePat
             case Scalar(value=str(text)) if "${" in text:
                 try:
                     value = expand_text(text, environ, folder)
-                except _Unresolved as error:
+                except UnresolvedError as error:
                     problems.append(Problem(file, node.mark, path, str(error)))
                     return node
                 templates[path] = text
@@ -65,7 +65,7 @@ def expand(tree: Node, *, file: str, environ: Environ[str, str], folder: FilePat
 
 
 def expand_text(text: str, environ: Environ[str, str], folder: FilePath) -> str:
-    """One text, expanded. Raises an exception with advice when something in it has no value."""
+    """One text, expanded. Raises `UnresolvedError` when something in it has no value."""
     parts: list[str] = []
     at = 0
     while found := _DOLLARS.search(text, at):
@@ -77,7 +77,7 @@ def expand_text(text: str, environ: Environ[str, str], folder: FilePath) -> str:
             continue
         end = text.find("}", found.end())
         if end < 0:
-            raise _Unresolved('"${" has no "}"; write $${ if you mean the characters themselves')
+            raise UnresolvedError('"${" has no "}"; write $${ if you mean the characters themselves')
         parts.append(_resolve(text[found.end() : end], environ, folder))
         at = end + 1
     return "".join([*parts, text[at:]])
@@ -88,25 +88,28 @@ def _resolve(inner: str, environ: Environ[str, str], folder: FilePath) -> str:
         return _file_text(inner.removeprefix("file:"), folder)
     if inner.startswith("input:"):
         name = re.sub(r"\W+", "_", inner.removeprefix("input:")).upper()
-        raise _Unresolved(f"VS Code asks a person for ${{{inner}}}; a gateway cannot: write ${{{name}}} and set {name}")
+        raise UnresolvedError(
+            f"VS Code asks a person for ${{{inner}}}; a gateway cannot: write ${{{name}}} and set {name}"
+        )
     name, has_default, default = inner.removeprefix("env:").partition(":-")
     if name in _EDITOR_ONLY or name.startswith(("workspaceFolder:", "config:", "command:")):
-        raise _Unresolved(f"${{{inner}}} is known to an editor only; write the path or value itself")
+        raise UnresolvedError(f"${{{inner}}} is known to an editor only; write the path or value itself")
     if not _NAME.fullmatch(name):
-        raise _Unresolved(
-            f"${{{inner}}} is not understood: write ${{NAME}}, ${{NAME:-default}} or ${{file:PATH}}, or $${{ for a plain ${{"
+        raise UnresolvedError(
+            f"${{{inner}}} is not understood: write ${{NAME}}, ${{NAME:-default}} or ${{file:PATH}},"
+            " or $${ for the characters themselves"
         )
     value = environ.get(name)
     if has_default:
         return value or default
     if value is None:
-        raise _Unresolved(f"the environment variable {name} is not set; set it, or write ${{{name}:-default}}")
+        raise UnresolvedError(f"the environment variable {name} is not set; set it, or write ${{{name}:-default}}")
     return value
 
 
 def _file_text(name: str, folder: FilePath) -> str:
     if not name:
-        raise _Unresolved("${file:} names no file")
+        raise UnresolvedError("${file:} names no file")
     path = folder / name
     try:
         with path.open("rb") as stream:
@@ -114,7 +117,7 @@ def _file_text(name: str, folder: FilePath) -> str:
         text = data.decode()
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else "it is not UTF-8 text"
-        raise _Unresolved(f"the file {path} cannot be read: {reason}") from None
+        raise UnresolvedError(f"the file {path} cannot be read: {reason}") from None
     if len(data) > MAX_FILE_BYTES:
-        raise _Unresolved(f"the file {path} is larger than {MAX_FILE_BYTES} bytes")
+        raise UnresolvedError(f"the file {path} is larger than {MAX_FILE_BYTES} bytes")
     return text.removesuffix("\n").removesuffix("\r")

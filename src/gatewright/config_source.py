@@ -79,7 +79,15 @@ class _Frame:
     entries: list[Entry] = field(default_factory=list)
     merged: list[Entry] = field(default_factory=list)
     key: tuple[str, Mark] | None = None
-    weight: int = 1
+    size: "_Size" = field(default_factory=lambda: _Size(1, 0))
+
+
+@dataclass(frozen=True, slots=True)
+class _Size:
+    """Of a node with its aliases followed: how many values, and how many levels below it."""
+
+    values: int
+    levels: int
 
 
 class _YamlReader:
@@ -88,7 +96,7 @@ class _YamlReader:
     def __init__(self, file: str) -> None:
         self.file = file
         self.stack: list[_Frame] = []
-        self.anchors: dict[str, tuple[Node, int]] = {}
+        self.anchors: dict[str, tuple[Node, _Size]] = {}
         self.problems: list[Problem] = []
         self.top: Node | None = None
 
@@ -116,12 +124,11 @@ class _YamlReader:
                 self._fail(mark, "a second document begins here; one file holds one configuration")
             case yaml.ScalarEvent():
                 self._check_tag(mark, event.tag)
-                self._add(_scalar(mark, event), 1, event.anchor)
+                self._add(_scalar(mark, event), _Size(1, 0), event.anchor)
             case yaml.AliasEvent():
-                node, weight = self.anchors.get(event.anchor, (None, 0))
-                if node is None:
+                if (known := self.anchors.get(event.anchor or "")) is None:
                     self._fail(mark, f"*{event.anchor} refers to nothing that stands complete above it")
-                self._add(node, weight, None, at=mark)
+                self._add(*known, None, at=mark)
             case yaml.MappingStartEvent() | yaml.SequenceStartEvent():
                 self._check_tag(mark, event.tag)
                 if len(self.stack) >= MAX_DEPTH:
@@ -141,20 +148,20 @@ class _YamlReader:
             node = _mapping(self.file, frame.mark, frame.entries, frame.merged, self.problems)
         else:
             node = Sequence(frame.mark, tuple(frame.items))
-        self._add(node, frame.weight, frame.anchor)
+        self._add(node, frame.size, frame.anchor)
 
-    def _add(self, node: Node, weight: int, anchor: str | None, at: Mark | None = None) -> None:
+    def _add(self, node: Node, size: _Size, anchor: str | None, at: Mark | None = None) -> None:
         """Put a finished node where it belongs; `at` is where an alias to it stands."""
         mark = at or node.mark
         if anchor is not None:
-            self.anchors[anchor] = (node, weight)
+            self.anchors[anchor] = (node, size)
         if not self.stack:
             self.top = node
             return
         frame = self.stack[-1]
-        frame.weight += weight
-        if frame.weight > MAX_NODES:
-            self._fail(mark, f"more than {MAX_NODES} values")
+        frame.size = _Size(frame.size.values + size.values, max(frame.size.levels, size.levels + 1))
+        if frame.size.values > MAX_NODES or len(self.stack) + size.levels > MAX_DEPTH:
+            self._fail(mark, f"more than {MAX_NODES} values, or nested deeper than {MAX_DEPTH} levels")
         if not frame.is_mapping:
             frame.items.append(node)
         elif frame.key is None:
@@ -184,7 +191,7 @@ def _scalar(mark: Mark, event: yaml.ScalarEvent) -> Scalar:
     return Scalar(mark, _meaning(text) if is_plain else text, text)
 
 
-def _meaning(text: str) -> None | bool | int | float | str:
+def _meaning(text: str) -> bool | int | float | str | None:
     """What an unquoted word means, by the YAML 1.2 core schema without octal and hexadecimal."""
     if text in _WORDS:
         return _WORDS[text]

@@ -12,7 +12,7 @@ from typing import TypeAlias
 from typing_extensions import override
 
 Path: TypeAlias = tuple[str | int, ...]
-Plain: TypeAlias = None | bool | int | float | str | list["Plain"] | dict[str, "Plain"]
+Plain: TypeAlias = bool | int | float | str | list["Plain"] | dict[str, "Plain"] | None
 
 _SIMPLE_KEY = re.compile(r"[A-Za-z0-9_$-]+")
 
@@ -33,7 +33,7 @@ class Scalar:
     """One value. `text` is what stands in the file (without quotes), `value` what it means."""
 
     mark: Mark
-    value: None | bool | int | float | str
+    value: bool | int | float | str | None
     text: str
 
 
