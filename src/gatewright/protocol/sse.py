@@ -9,8 +9,8 @@ CRLF alike, and event names and ids with a line break or NUL are refused.
 
 Source: WHATWG HTML, "Server-sent events" (9.2.5 parsing, 9.2.6 interpreting); transports of every MCP revision.
 
-Cost, CPython 3.11 on a 2.8 GHz core: one `data:` event of 500 B 0.7 us, with `event:` and `id:` lines 1.0 us; of 100 KB
-25 us; encoding 500 B 0.2 us, 100 KB 8 us.
+Cost on CPython 3.11, measured here beside other work: decoding one event of 500 B that came whole 0.9 us, with an `id:`
+line 2.6 us, one of 100 KB 6 us, many events in one chunk 1.1 us each; encoding 500 B 0.7 us, 100 KB 8 us.
 """
 
 from __future__ import annotations
