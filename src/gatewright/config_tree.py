@@ -5,7 +5,6 @@ A path is a tuple of keys and list indexes from the top of the file.
 """
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -134,21 +133,3 @@ def locate_key(node: Node, path: Path) -> Mark:
         node = entry.value
     entry = node.find(str(path[-1])) if path and isinstance(node, Mapping) else None
     return entry.mark if entry else node.mark
-
-
-def scalars(node: Node, path: Path = ()) -> Iterator[tuple[Path, Scalar]]:
-    """Every single value with its path, in the order of the file."""
-    match node:
-        case Scalar():
-            yield path, node
-        case Sequence():
-            for index, item in enumerate(node.items):
-                yield from scalars(item, (*path, index))
-        case Mapping():
-            for entry in node.entries:
-                yield from scalars(entry.value, (*path, entry.key))
-
-
-def with_value(node: Mapping, key: str, value: Node) -> Mapping:
-    """The mapping with that key's value replaced; the place of the key stays."""
-    return Mapping(node.mark, tuple(Entry(old.key, old.mark, value) if old.key == key else old for old in node.entries))

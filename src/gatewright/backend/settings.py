@@ -12,6 +12,7 @@ from typing import Annotated, ClassVar, Literal
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 from annotated_types import Ge, Gt, Le
+from pydantic import ConfigDict
 
 from gatewright.secret import MASK, Secret
 
@@ -44,7 +45,7 @@ def is_name(text: str) -> bool:
 class BackendSettings:
     """One backend. `transport` tells which of the four ways it is reached."""
 
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+    __pydantic_config__: ClassVar[ConfigDict] = {"extra": "forbid", "use_attribute_docstrings": True}
 
     # --- how it is reached: exactly one of url, command, python
     url: str | None = field(default=None, repr=False)
@@ -113,22 +114,22 @@ class BackendSettings:
         given = [key for key in ("url", "command", "python") if getattr(self, key)]
         if len(given) != 1:
             told = "has " + " and ".join(given) if given else "has none of them"
-            raise ValueError(f"needs exactly one of url, command and python, but {told}")
+            raise ValueError(f"a backend needs exactly one of url, command and python; this one {told}")
         if self.restart_backoff_max_s < self.restart_backoff_s:
             raise ValueError("restart_backoff_max_s must be at least restart_backoff_s")
         if self.url is not None:
             _check_url(self.url)
         if self.python is not None and not _PYTHON_TARGET.fullmatch(self.python):
-            raise ValueError(f"python: {self.python!r} is not module:attribute, for example my_package.server:mcp")
+            raise ValueError("python must be module:attribute, for example my_package.server:mcp")
         self._check_fit()
         _check_headers(self.headers)
 
     def _check_fit(self) -> None:
         """Refuse keys that mean nothing for the way this backend is reached: silence would hide a mistake."""
         if self.url is None and self.type in ("http", "streamable-http", "sse"):
-            raise ValueError(f"type: {self.type} needs a url")
+            raise ValueError(f"type {self.type} needs a url")
         if self.command is None and self.type == "stdio":
-            raise ValueError("type: stdio needs a command")
+            raise ValueError("type stdio needs a command")
         if self.command is None and (self.args or self.env or self.cwd is not None):
             raise ValueError("args, env and cwd belong to a command, and there is none")
         if self.url is None and (self.headers or self.tls_ca is not None or not self.tls_verify):
@@ -157,8 +158,8 @@ def _check_url(url: str) -> None:
     try:
         parts = urlsplit(url)
         port = parts.port
-    except ValueError as error:
-        raise ValueError(f"url is not a valid address: {error}") from None
+    except ValueError:  # its text repeats parts of the address, which may hold a password
+        raise ValueError("url is not a valid address: write http://HOST[:PORT]/PATH") from None
     if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
         raise ValueError("url must be http://HOST[:PORT]/PATH or https://HOST[:PORT]/PATH")
     if parts.username is not None or parts.password is not None:
@@ -172,11 +173,11 @@ def _check_headers(headers: Mapping[str, Secret]) -> None:
     for name, value in headers.items():
         lower = name.lower()
         if not _HEADER_NAME.fullmatch(name):
-            raise ValueError(f"headers: {name!r} is not a header name")
+            raise ValueError(f"headers {name!r} is not a header name")
         if lower in _OWN_HEADERS:
-            raise ValueError(f"headers: {name} is written by the gateway itself and cannot be set")
+            raise ValueError(f"headers {name} is written by the gateway itself and cannot be set")
         if lower in seen:
-            raise ValueError(f"headers: {name} is given twice (header names ignore case)")
+            raise ValueError(f"headers {name} is given twice (header names ignore case)")
         if not _HEADER_VALUE.fullmatch(value.reveal()):
             raise ValueError(f"headers: the value of {name} has a line break or control character")
         seen.add(lower)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from annotated_types import Ge, Gt, Le
+from pydantic import ConfigDict
 from typing_extensions import override
 
 Seconds = Annotated[float, Gt(0), Le(86_400)]
@@ -35,7 +36,7 @@ class Listen:
     In a file either this mapping or just `HOST:PORT`. Raises `ValueError` with advice for the person who wrote it.
     """
 
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+    __pydantic_config__: ClassVar[ConfigDict] = {"extra": "forbid", "use_attribute_docstrings": True}
 
     host: str = LOOPBACK
     """Host name or IP address, without brackets. Loopback by default: opening up is a decision, not an accident."""
@@ -48,11 +49,8 @@ class Listen:
     def __post_init__(self) -> None:
         if not self.host:
             raise ValueError(f"needs a host; write {ALL_INTERFACES} for every interface")
-        for origin in self.allowed_origins:
-            if not _ORIGIN.fullmatch(origin):
-                raise ValueError(
-                    f"{origin!r} is not an origin: write scheme://host or scheme://host:port in lower case, no path"
-                )
+        if not all(map(_ORIGIN.fullmatch, self.allowed_origins)):
+            raise ValueError("allowed_origins: write scheme://host or scheme://host:port, in lower case and no path")
 
     @classmethod
     def parse(cls, text: str, *, allowed_origins: tuple[str, ...] = ()) -> "Listen":
@@ -62,7 +60,7 @@ class Listen:
         """
         found = _ADDRESS.fullmatch(text.strip())
         if found is None or int(found["port"]) > 65_535:
-            raise ValueError(f"{text!r} is not an address: write HOST:PORT, [IPV6]:PORT, :PORT or PORT")
+            raise ValueError("this is not an address: write HOST:PORT, [IPV6]:PORT, :PORT or PORT")
         if found["six"]:
             host = found["six"]
         elif found["colon"]:
@@ -80,7 +78,7 @@ class Listen:
 class Limits:
     """What one connection, request or stream may cost. Exceeding one ends that request or connection, no other."""
 
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+    __pydantic_config__: ClassVar[ConfigDict] = {"extra": "forbid", "use_attribute_docstrings": True}
 
     header_timeout_s: Seconds = 10.0
     """From the first byte of a request (or the accept) to the end of its header. A slow-header client holds a socket
@@ -113,7 +111,7 @@ class Limits:
 class Sessions:
     """Handshake sessions. The modern era has none."""
 
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+    __pydantic_config__: ClassVar[ConfigDict] = {"extra": "forbid", "use_attribute_docstrings": True}
 
     idle_s: Annotated[float, Gt(0), Le(30 * 86_400)] = 3_600.0
     """A session nobody used for this long is ended; the client gets 404 and initializes again, as the spec says."""

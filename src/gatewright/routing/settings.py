@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from annotated_types import Ge, Gt, Le
-from pydantic import StringConstraints
+from pydantic import ConfigDict, StringConstraints
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Routing:
     """How the backends appear as one server on `/mcp`."""
 
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+    __pydantic_config__: ClassVar[ConfigDict] = {"extra": "forbid", "use_attribute_docstrings": True}
 
     separator: Annotated[str, StringConstraints(pattern=r"^[._/-]{1,3}$")] = "."
     """Between backend and tool or prompt name: `jira.create_issue`. One to three of `.`, `_`, `-`, `/`: the characters
