@@ -1,0 +1,1 @@
+"""Measurements of Gatewright beside its neighbours: speed (`bench.run`) and isolation (`bench.isolation`)."""
