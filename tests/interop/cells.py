@@ -1,0 +1,124 @@
+"""The servers and the clients of the interop tests, and how each pair is expected to get on.
+
+Data only. A server's `eras` are those a client may speak to it directly; `behind` is the era that a gateway speaks to
+it: the modern one wherever the server knows it. A client of the era `behind` can do everything through the gateway, a
+client of the other era makes plain calls (list, call, read, get, complete).
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from interop.plans import Era, Everything, Fixture, Scenario, ServerKind, Small, keyed
+
+HERE = Path(__file__).parent
+SERVERS_DIR = HERE / "servers"
+BOTH: tuple[Era, ...] = ("handshake", "modern")
+HANDSHAKE: tuple[Era, ...] = ("handshake",)
+MODERN: tuple[Era, ...] = ("modern",)
+EVERYTHING_MAIN = "node_modules/@modelcontextprotocol/server-everything/dist/index.js"
+
+
+@dataclass(frozen=True)
+class ServerCell:
+    """One server. `command` serves HTTP and prints where; `stdio` serves one client; `python` is an importable object.
+
+    `{node}` and `{cache}` in a command stand for the Node program and the folder of the npm packages.
+    """
+
+    name: str
+    kind: ServerKind
+    eras: tuple[Era, ...]
+    behind: Era
+    command: tuple[str, ...] = ()
+    env: dict[str, str] = field(default_factory=dict)
+    stdio: tuple[str, ...] = ()
+    python: str = ""
+
+    def direct(self, era: Era, key: str) -> list[Scenario]:
+        """What a client of this era does when it speaks to the server itself."""
+        return keyed(self.kind.full("", era), key)
+
+    def through(self, era: Era, key: str, prefix: str) -> list[Scenario]:
+        """What a client of this era does through a gateway whose endpoint adds `prefix` to names."""
+        scenarios = self.kind.full(prefix, era) if era == self.behind else self.kind.plain(prefix, era)
+        return keyed(scenarios, key)
+
+
+def official(name: str, transport: str, era: str, eras: tuple[Era, ...]) -> ServerCell:
+    """The fixture of the official Python SDK over one transport."""
+    argv = (sys.executable, str(SERVERS_DIR / "official.py"), transport, "--label", name, "--era", era)
+    placed: dict[str, Any] = {"command": argv} if transport == "http" else {"stdio": argv}
+    return ServerCell(name, Fixture(name), eras, eras[-1], **placed)
+
+
+SERVERS = (
+    official("both", "http", "both", BOTH),
+    official("handshake", "http", "handshake", HANDSHAKE),
+    official("modern", "http", "modern", MODERN),
+    official("stdio", "stdio", "handshake", HANDSHAKE),
+    official("stdio-both", "stdio", "both", BOTH),
+    ServerCell(
+        "inproc",
+        Fixture("inproc"),
+        BOTH,
+        "modern",
+        command=(sys.executable, str(SERVERS_DIR / "official.py"), "http", "--label", "inproc"),
+        python="inprocess:official_server",
+    ),
+    ServerCell(
+        "fastmcp",
+        Small("fastmcp"),
+        BOTH,
+        "modern",
+        command=(sys.executable, str(SERVERS_DIR / "inprocess.py")),
+        python="inprocess:fastmcp_server",
+    ),
+    ServerCell(
+        "everything",
+        Everything(),
+        HANDSHAKE,
+        "handshake",
+        command=(
+            "{node}",
+            "--import",
+            str(SERVERS_DIR / "loopback.mjs"),
+            f"{{cache}}/{EVERYTHING_MAIN}",
+            "streamableHttp",
+        ),
+        env={"PORT": "0"},
+    ),
+    ServerCell(
+        "everything-stdio",
+        Everything(),
+        HANDSHAKE,
+        "handshake",
+        stdio=("{node}", f"{{cache}}/{EVERYTHING_MAIN}", "stdio"),
+    ),
+)
+
+
+@dataclass(frozen=True)
+class ClientCell:
+    """One client script (a `.py` or `.mjs` file of `clients/`) in one era."""
+
+    name: str
+    script: str
+    era: Era
+
+
+CLIENTS = (
+    ClientCell("python-sdk-legacy", "python_sdk.py", "handshake"),
+    ClientCell("python-sdk-modern", "python_sdk.py", "modern"),
+    ClientCell("fastmcp-legacy", "fastmcp_client.py", "handshake"),
+    ClientCell("fastmcp-modern", "fastmcp_client.py", "modern"),
+    ClientCell("ts-v1", "typescript_v1.mjs", "handshake"),
+    ClientCell("ts-v2-legacy", "typescript_v2.mjs", "handshake"),
+    ClientCell("ts-v2-modern", "typescript_v2.mjs", "modern"),
+)
+
+# (client, server, scenario) -> why it does not work even without a gateway. A gap that closes fails the direct test.
+DIRECT_GAPS: dict[tuple[str, str, str], str] = {}

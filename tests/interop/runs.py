@@ -1,0 +1,129 @@
+"""How client scripts are pointed at servers and gateways, and what comes back.
+
+`Runs` turns the tables of `cells` into plans, runs a client script at most once per route and keeps the outcomes. It
+starts nothing by itself: the function that runs a script is handed in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from interop.cells import SERVERS, ClientCell, ServerCell
+from interop.plans import REVISION
+
+DETAIL_CHARS = 5_000
+
+
+@dataclass(frozen=True)
+class Node:
+    """A Node of at least 22 and the folder where the npm packages are installed."""
+
+    program: Path
+    cache: Path
+
+    def fill(self, part: str) -> str:
+        """Put the program and the folder into a command part of `cells`."""
+        return part.format(node=self.program, cache=self.cache) if part.startswith(("{node}", "{cache}")) else part
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one scenario ended."""
+
+    scenario: str
+    ok: bool
+    detail: str
+
+
+Outcomes = dict[str, list[Outcome]]  # by target
+
+
+Run = Callable[[ClientCell, list[dict[str, Any]]], Outcomes]
+
+
+def backend(server: ServerCell, node: Node, urls: dict[str, str]) -> dict[str, Any]:
+    """The gateway's configuration of one server."""
+    if server.python:
+        return {"python": server.python}
+    if server.stdio:
+        command, *arguments = [node.fill(part) for part in server.stdio]
+        return {"command": command, "args": arguments}
+    return {"url": urls[server.name]}
+
+
+def direct_target(server: ServerCell, client: ClientCell, node: Node, urls: dict[str, str]) -> dict[str, Any]:
+    """One server as a target without a gateway."""
+    place: dict[str, Any] = {"url": urls.get(server.name)}
+    if server.stdio and not server.command:
+        command, *arguments = [node.fill(part) for part in server.stdio]
+        place = {"stdio": {"command": command, "args": arguments}}
+        if client.script == "fastmcp_client.py":
+            place["stdio"]["keep_alive"] = False
+    scenarios = server.direct(client.era, f"{client.name}_direct".replace("-", "_"))
+    return {"name": server.name, **place, **of_era(client), "scenarios": scenarios}
+
+
+def of_era(client: ClientCell) -> dict[str, str]:
+    """The era of a target and the revision that must come out of the negotiation."""
+    return {"era": client.era, "revision": REVISION[client.era]}
+
+
+class Runs:
+    """The client runs of a session, made when first asked for."""
+
+    def __init__(self, run: Run, node: Node, urls: dict[str, str], address: Callable[[], str]) -> None:
+        self._run = run
+        self._node = node
+        self._urls = urls
+        self._address = address
+        self._done: dict[tuple[str, str], Outcomes] = {}
+
+    def direct(self, client: ClientCell) -> Outcomes:
+        """Without a gateway, one target per server that knows the client's era."""
+        fitting = [server for server in SERVERS if client.era in server.eras]
+        return self._once(client, "direct", [direct_target(it, client, self._node, self._urls) for it in fitting])
+
+    def named(self, client: ClientCell) -> Outcomes:
+        """Through the gateway at `/mcp/NAME`, one target per server."""
+        key = f"{client.name}_named".replace("-", "_")
+        targets = [
+            {
+                "name": server.name,
+                "url": f"{self._address()}/mcp/{server.name}",
+                **of_era(client),
+                "scenarios": server.through(client.era, key, ""),
+            }
+            for server in SERVERS
+        ]
+        return self._once(client, "named", targets)
+
+    def merged(self, client: ClientCell) -> Outcomes:
+        """Through the gateway at `/mcp`, all servers over one connection; outcomes are split by server again."""
+        key = f"{client.name}_merged".replace("-", "_")
+        scenarios = [
+            {**scenario, "name": f"{server.name}/{scenario['name']}"}
+            for server in SERVERS
+            for scenario in server.through(client.era, key, f"{server.name}.")
+        ]
+        target = {"name": "all", "url": f"{self._address()}/mcp", **of_era(client), "scenarios": scenarios}
+        outcomes = self._once(client, "merged", [target])["all"]
+        shared = [outcome for outcome in outcomes if "/" not in outcome.scenario]
+        split: Outcomes = {server.name: list(shared) for server in SERVERS}
+        for outcome in outcomes:
+            name, slash, scenario = outcome.scenario.partition("/")
+            if slash:
+                split[name].append(Outcome(scenario, outcome.ok, outcome.detail))
+        return split
+
+    def _once(self, client: ClientCell, route: str, targets: list[dict[str, Any]]) -> Outcomes:
+        if (client.name, route) not in self._done:
+            self._done[client.name, route] = self._run(client, targets)
+        return self._done[client.name, route]
+
+
+def describe(failed: list[Outcome]) -> str:
+    """Failures with their evidence, for an assertion message."""
+    return "\n\n".join(f"--- {outcome.scenario}\n{outcome.detail[:DETAIL_CHARS]}" for outcome in failed)

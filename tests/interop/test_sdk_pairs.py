@@ -1,0 +1,48 @@
+"""Real clients and real servers: first with each other, then with a gateway between them.
+
+A scenario that fails without the gateway is recorded in `cells.DIRECT_GAPS` with its reason, and is not held against the
+gateway; everything else that works directly must work through `/mcp/NAME` and through `/mcp`.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from interop.cells import DIRECT_GAPS, ClientCell, ServerCell
+from interop.runs import Runs, describe
+
+pytestmark = [pytest.mark.interop, pytest.mark.timeout(300)]
+
+
+def gaps(client: ClientCell, server: ServerCell) -> set[str]:
+    """The scenarios of this pair that are known not to work directly."""
+    return {scenario for who, where, scenario in DIRECT_GAPS if (who, where) == (client.name, server.name)}
+
+
+def test_direct_pair_works_without_a_gateway(runs: Runs, client_cell: ClientCell, server_cell: ServerCell) -> None:
+    """Client and server get on with each other, apart from the recorded gaps."""
+    outcomes = runs.direct(client_cell)[server_cell.name]
+    known = gaps(client_cell, server_cell)
+    assert outcomes, "no scenario ran"
+    failed = [outcome for outcome in outcomes if not outcome.ok and outcome.scenario not in known]
+    assert not failed, describe(failed)
+    closed = [outcome.scenario for outcome in outcomes if outcome.ok and outcome.scenario in known]
+    assert not closed, f"recorded as gaps, but they work: {closed}"
+
+
+def test_named_endpoint_carries_what_works_directly(
+    runs: Runs, client_cell: ClientCell, server_cell: ServerCell
+) -> None:
+    """At `/mcp/NAME` one server is served with its names as they are."""
+    known = gaps(client_cell, server_cell)
+    failed = [it for it in runs.named(client_cell)[server_cell.name] if not it.ok and it.scenario not in known]
+    assert not failed, describe(failed)
+
+
+def test_merged_endpoint_carries_what_works_directly(
+    runs: Runs, client_cell: ClientCell, server_cell: ServerCell
+) -> None:
+    """At `/mcp` all servers are served over one connection, their names prefixed."""
+    known = gaps(client_cell, server_cell)
+    failed = [it for it in runs.merged(client_cell)[server_cell.name] if not it.ok and it.scenario not in known]
+    assert not failed, describe(failed)
