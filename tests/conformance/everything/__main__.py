@@ -33,6 +33,7 @@ async def run_http(server: EverythingServer, port: int, era: Era) -> None:
     print(f"http://127.0.0.1:{listener.getsockname()[1]}/mcp", flush=True)
     config = uvicorn.Config(
         app if era == "both" else OneEra(app, era),
+        http="h11",
         lifespan="on",
         log_level="warning",
         timeout_graceful_shutdown=SHUTDOWN_S,
