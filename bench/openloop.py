@@ -41,7 +41,7 @@ class _Lane(asyncio.Protocol):
     """One connection, one call at a time."""
 
     def __init__(self, driver: "_Driver") -> None:
-        self._driver = driver
+        self.driver = driver
         self._parser = httptools.HttpResponseParser(self)
         self._chunks: list[bytes] = []
         self.due = 0.0
@@ -58,7 +58,7 @@ class _Lane(asyncio.Protocol):
     def on_message_complete(self) -> None:
         body = b"".join(self._chunks)
         self._chunks.clear()
-        self._driver.finish(self, self._parser.get_status_code(), body)
+        self.driver.finish(self, self._parser.get_status_code(), body)
 
 
 class _Driver:
@@ -123,13 +123,19 @@ async def drive(url: str, request: bytes, expected: bytes, rate: float, duration
     """Send `rate * duration_s` calls, evenly spaced; `expected` must occur in every answer."""
     loop = asyncio.get_running_loop()
     total = max(1, int(rate * duration_s))
-    driver = _Driver(request, expected, total)
+    # One call on each connection first, so that the connections behind the target are open too.
+    warm_up, driver = _Driver(request, expected, lanes), _Driver(request, expected, total)
     parts = urlsplit(url)
     opened = []
     for _ in range(lanes):
-        _, lane = await loop.create_connection(lambda: _Lane(driver), parts.hostname or "", parts.port or 80)
-        driver.add(lane)
+        _, lane = await loop.create_connection(lambda: _Lane(warm_up), parts.hostname or "", parts.port or 80)
+        warm_up.add(lane)
         opened.append(lane)
+        warm_up.due(time.perf_counter())
+    await asyncio.wait_for(warm_up.done, _DRAIN_S)
+    for lane in opened:
+        lane.driver = driver
+        driver.add(lane)
     interval_s = 1 / rate
     descriptor = _ticking(interval_s)
     start = time.perf_counter()
