@@ -21,7 +21,7 @@ import psutil
 
 ROOT = Path(__file__).resolve().parent.parent
 START_TIMEOUT_S = 60.0
-STOP_TIMEOUT_S = 10.0
+STOP_TIMEOUT_S = 20.0
 _STDIO_BACKEND = [sys.executable, "-m", "bench.stub", "--stdio"]
 _HTTP_PATHS = {
     "both": "/mcp",
@@ -77,7 +77,7 @@ backends:
   modern-500: {{url: "{stub}/modern-500"}}
   handshake-500: {{url: "{stub}/handshake-500"}}
   both: {{url: "{stub}/mcp"}}
-  stdio: {{command: "{python}", args: [-m, bench.stub, --stdio], env: {{PYTHONPATH: "{root}"}}}}
+  stdio: {{command: "{python}", args: [-m, bench.stub, --stdio], env: {{PYTHONPATH: "{root}"}}, stateless: true}}
   inprocess: {{python: "bench.inprocess:server"}}
 """
 
