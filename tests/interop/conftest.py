@@ -49,7 +49,7 @@ def node() -> Node:
             for name in ("package.json", "package-lock.json"):
                 shutil.copy(HERE / name, CACHE / name)
             npm = wheel / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
-            argv = [program, npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
+            argv: list[str | Path] = [program, npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
             with running(argv, cwd=CACHE, name="npm ci") as npm_ci:
                 assert npm_ci.wait(timeout_s=INSTALL_TIMEOUT_S) == 0, npm_ci.report()
             stamp.write_text(lock_digest)
@@ -66,7 +66,7 @@ def urls(node: Node) -> Iterator[dict[str, str]]:
         started: dict[str, RealProcess] = {}
         for server in SERVERS:
             if server.command:
-                argv = [node.fill(part) for part in server.command]
+                argv: list[str | Path] = [node.fill(part) for part in server.command]
                 started[server.name] = stack.enter_context(running(argv, env=server.env, name=server.name))
         yield {name: f"{process.wait_line(LISTENING)}/mcp" for name, process in started.items()}
 
@@ -77,7 +77,7 @@ def gateway(node: Node, urls: dict[str, str], tmp_path_factory: pytest.TempPathF
     file = tmp_path_factory.mktemp("gateway") / "gatewright.yaml"
     backends = {server.name: backend(server, node, urls) for server in SERVERS}
     file.write_text(yaml.safe_dump({"listen": "127.0.0.1:0", "admin": None, "backends": backends}))
-    argv = [Path(sys.executable).parent / "gatewright", "serve", file]
+    argv: list[str | Path] = [Path(sys.executable).parent / "gatewright", "serve", file]
     with running(argv, env={"PYTHONPATH": str(SERVERS_DIR)}, name="gatewright") as process:
         yield process.wait_line(GATEWAY_LISTENING)
         (HERE.parents[1] / ".cache" / "interop" / "gateway.log").write_text(process.report())

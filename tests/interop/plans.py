@@ -1,9 +1,9 @@
 """What the clients are told to do: for each server, the scenarios as plain data, era by era.
 
 A plan is JSON that a client script reads: `{"targets": [{"name", "url" or "stdio", "era", "revision", "scenarios"}]}`,
-with scenarios `{"name", "kind", ...}` whose kinds are those of `clients/scenarios.mjs` and `clients/scenarios.py`. Names
-of tools and prompts carry the prefix of the endpoint; resource addresses are as the server gave them. Nothing here talks
-to a process.
+with scenarios `{"name", "kind", ...}` whose kinds are those of `clients/scenarios.mjs` and `clients/scenarios.py`.
+Names of tools and prompts carry the prefix of the endpoint; resource addresses are as the server gave them. Nothing
+here talks to a process.
 """
 
 from __future__ import annotations

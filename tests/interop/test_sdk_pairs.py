@@ -1,7 +1,7 @@
 """Real clients and real servers: first with each other, then with a gateway between them.
 
-A scenario that fails without the gateway is recorded in `cells.DIRECT_GAPS` with its reason, and is not held against the
-gateway; everything else that works directly must work through `/mcp/NAME` and through `/mcp`.
+A scenario that fails without the gateway is recorded in `cells.DIRECT_GAPS` with its reason, and is not held against
+the gateway; everything else that works directly must work through `/mcp/NAME` and through `/mcp`.
 """
 
 from __future__ import annotations

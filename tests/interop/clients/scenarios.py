@@ -1,6 +1,6 @@
 """Runs a plan with one Python client and prints one JSON line per scenario: {client, target, scenario, ok, detail}.
 
-The counterpart of `scenarios.mjs`, with the same kinds and the same plans (see `../plans.py`). The clients differ in how
+The counterpart of `scenarios.mjs`, with the same kinds and plans (see `../plans.py`). The clients differ in how
 they are built and how calls are made: each client script hands in a `connect` that yields a `Peer`. Every wait is
 bounded; a failure quotes the newest HTTP exchanges.
 """
@@ -361,9 +361,9 @@ async def run_target(client: str, connect: Connect, target: Target) -> None:
                     try:
                         with anyio.fail_after(SCENARIO_S):
                             report(plan["name"], True, await KINDS[plan["kind"]](peer, plan, inbox))
-                    except Exception as error:
+                    except Exception as error:  # noqa: BLE001 -- a scenario's failure is its outcome
                         failed(plan["name"], error)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 -- so is the connection's
         failed("connect" if "connect" in unrun else "close", error)
     for scenario in list(unrun):
         report(scenario, False, "not run")

@@ -23,6 +23,7 @@ async function connect(target, { fetch, onNotification, onQuestion }) {
   await client.connect(transport);
   const listening = new Map();
   return {
+    notFoundCodes: [-32602], // this SDK shows the modern code in both eras
     revision: client.getNegotiatedProtocolVersion(),
     callTool: (params, options) => client.callTool(params, options),
     callLogged: async (params, level) => {
