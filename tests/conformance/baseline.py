@@ -78,7 +78,7 @@ def differences(recorded: Findings, found: Findings, gaps: Gaps) -> list[str]:
         worse |= {key for key, is_ in now.items() if is_.status == "FAILURE" and _status(checks, key) != "FAILURE"}
         for key in sorted(worse - excused.keys()):
             message = now[key].message if key in now else "the check was not reported"
-            lines.append(f"{scenario}: {key}: {_status(checks, key)} -> {_status(now, key)}: {message}")
+            lines.append(f"{scenario}: {key}: {_status(checks, key)} -> {_status(now, key)}: {message[:400]}")
         lines += [f"{scenario}: {key}: recorded as a gap, but passes now" for key in sorted(excused.keys() - worse)]
     return lines
 

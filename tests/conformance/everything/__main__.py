@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import argparse
 import socket
+import warnings
 from typing import get_args
 
 import anyio
 import uvicorn
 from mcp.server.runner import serve_loop
 from mcp.server.stdio import stdio_server
+from mcp.shared.exceptions import MCPDeprecationWarning
 
 from conformance.everything.era import Era, OneEra, refuse_handshake
 from conformance.everything.event_log import EventLog
@@ -60,6 +62,8 @@ def main() -> None:
     transport.add_argument("--stdio", action="store_true", help="stdin and stdout")
     parser.add_argument("--era", choices=get_args(Era), default="both", help="which clients to serve")
     options = parser.parse_args()
+    # 2026-07-28 deprecates logging; a server that serves older clients still has it.
+    warnings.simplefilter("ignore", MCPDeprecationWarning)
     server = EverythingServer()
     if options.era == "modern":
         server.middleware.append(refuse_handshake)

@@ -19,6 +19,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 Era = Literal["both", "handshake", "modern"]
 
+MODERN_ONLY = "This server speaks 2026-07-28 only"
+
 
 async def refuse_handshake(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
     """Server middleware of a modern-only server: `initialize` names an unsupported version."""
@@ -26,7 +28,7 @@ async def refuse_handshake(ctx: ServerRequestContext[Any, Any], call_next: CallN
         requested = (ctx.params or {}).get("protocolVersion")
         raise MCPError(
             code=types.UNSUPPORTED_PROTOCOL_VERSION,
-            message="This server speaks 2026-07-28 only",
+            message=MODERN_ONLY,
             data={"supported": list(MODERN_PROTOCOL_VERSIONS), "requested": requested},
         )
     return await call_next(ctx)
@@ -53,18 +55,16 @@ class OneEra:
 
     def _refusal(self, version: str | None) -> Response:
         if self._era == "modern":
-            code, supported = types.UNSUPPORTED_PROTOCOL_VERSION, MODERN_PROTOCOL_VERSIONS
-            data: dict[str, Any] | None = {"supported": list(supported), "requested": version or "2025-03-26"}
-            status = 400
+            data = {
+                "supported": list(MODERN_PROTOCOL_VERSIONS),
+                "requested": version or types.DEFAULT_NEGOTIATED_VERSION,
+            }
+            error = {"code": types.UNSUPPORTED_PROTOCOL_VERSION, "message": MODERN_ONLY, "data": data}
+            body = {"jsonrpc": "2.0", "id": None, "error": error}
         else:
             # The words and the id of the official SDK 1.x, which is what most deployed servers run.
-            code, supported, data, status = -32600, HANDSHAKE_PROTOCOL_VERSIONS, None, 400
-        error: dict[str, Any] = {
-            "code": code,
-            "message": f"Bad Request: Unsupported protocol version: {version}. "
-            f"Supported versions: {', '.join(supported)}",
-        }
-        if data is not None:
-            error["data"] = data
-        body = {"jsonrpc": "2.0", "id": "server-error" if self._era == "handshake" else None, "error": error}
-        return Response(json.dumps(body), status_code=status, media_type="application/json")
+            known = ", ".join(HANDSHAKE_PROTOCOL_VERSIONS)
+            message = f"Bad Request: Unsupported protocol version: {version}. Supported versions: {known}"
+            error = {"code": types.INVALID_REQUEST, "message": message}
+            body = {"jsonrpc": "2.0", "id": "server-error", "error": error}
+        return Response(json.dumps(body), status_code=400, media_type="application/json")

@@ -21,7 +21,7 @@ from mcp.shared.message import ServerMessageMetadata
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 Question = types.InputRequest
-Answer = types.CreateMessageResult | types.ElicitResult | types.ListRootsResult
+Answer = types.CreateMessageResult | types.CreateMessageResultWithTools | types.ElicitResult | types.ListRootsResult
 Reply = types.InputRequiredResult
 
 LEVELS = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
@@ -112,18 +112,10 @@ class Exchange:
 
     async def log(self, text: str, level: types.LoggingLevel = "info") -> None:
         """Send a log message on the stream of this call, if the client wants that level."""
-        if not self.is_modern:
-            # The modern gate (`_meta` log level) is the SDK's; the handshake one (logging/setLevel) is the server's.
-            wanted = self.world.session_of(self.ctx).log_level
-            if LEVELS.index(level) < LEVELS.index(wanted):
-                return
-        params = types.LoggingMessageNotificationParams(level=level, data=text)
-        if self.is_modern:
-            await self.ctx.session.send_log_message(level=level, data=text, related_request_id=self.ctx.request_id)
+        # The modern gate (`_meta` log level) is the SDK's; the handshake one (logging/setLevel) is the server's.
+        if not self.is_modern and LEVELS.index(level) < LEVELS.index(self.world.session_of(self.ctx).log_level):
             return
-        await self.ctx.session.send_notification(
-            types.LoggingMessageNotification(params=params), related_request_id=self.ctx.request_id
-        )
+        await self.ctx.session.send_log_message(level=level, data=text, related_request_id=self.ctx.request_id)
 
     async def progress(self, progress: float, total: float) -> None:
         """Report progress if the client gave a token; without one the SDK sends nothing."""
