@@ -36,7 +36,7 @@ Drive = Callable[[Client], Awaitable[None]]
 _STAND_INS: Mapping[str, Any] = {"string": "x", "integer": 0, "number": 0, "boolean": False, "object": {}, "array": []}
 
 
-async def answer_form(_: ClientRequestContext, params: types.ElicitRequestParams) -> types.ElicitResult:
+async def answer_form(context: ClientRequestContext, params: types.ElicitRequestParams) -> types.ElicitResult:
     """Accept, with the schema's defaults (SEP-1034) and `True` for a boolean without one."""
     schema = params.requested_schema if isinstance(params, types.ElicitRequestFormParams) else {}
     content: dict[str, Any] = {}
@@ -48,15 +48,17 @@ async def answer_form(_: ClientRequestContext, params: types.ElicitRequestParams
     return types.ElicitResult(action="accept", content=content)
 
 
-async def answer_sampling(_: ClientRequestContext, __: types.CreateMessageRequestParams) -> types.CreateMessageResult:
+async def answer_sampling(
+    context: ClientRequestContext, params: types.CreateMessageRequestParams
+) -> types.CreateMessageResult:
     """A model's answer."""
     block = types.TextContent(type="text", text="An answer")
     return types.CreateMessageResult(role="assistant", content=block, model="none")
 
 
-async def answer_roots(_: ClientRequestContext) -> types.ListRootsResult:
+async def answer_roots(context: ClientRequestContext) -> types.ListRootsResult:
     """One root."""
-    return types.ListRootsResult(roots=[types.Root(uri="file:///srv/project", name="project")])
+    return types.ListRootsResult(roots=[types.Root.model_validate({"uri": "file:///srv/project", "name": "project"})])
 
 
 async def list_tools(client: Client) -> None:
