@@ -49,7 +49,15 @@ def node() -> Node:
             for name in ("package.json", "package-lock.json"):
                 shutil.copy(HERE / name, CACHE / name)
             npm = wheel / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
-            argv: list[str | Path] = [program, npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
+            argv: list[str | Path] = [
+                program,
+                npm,
+                "ci",
+                "--ignore-scripts",
+                "--no-audit",
+                "--no-fund",
+                "--loglevel=error",
+            ]
             with running(argv, cwd=CACHE, name="npm ci") as npm_ci:
                 assert npm_ci.wait(timeout_s=INSTALL_TIMEOUT_S) == 0, npm_ci.report()
             stamp.write_text(lock_digest)

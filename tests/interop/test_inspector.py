@@ -33,7 +33,7 @@ class Inspector:
         entry = {"type": "streamable-http", "url": url, "protocolEra": "legacy" if era == "handshake" else "modern"}
         file = self.folder / "inspector.json"
         file.write_text(json.dumps({"mcpServers": {"target": entry}}))
-        options = ["--cli", "--config", file, "--server", "target", "--method", method, *arguments]
+        options = ["--cli", "--config", str(file), "--server", "target", "--method", method, *arguments]
         argv: list[str | Path] = [self.node.program, self.node.cache / MAIN, *options]
         with running(argv, env={"HOME": str(self.folder)}, name=f"inspector {method}") as process:
             assert process.wait(timeout_s=CALL_TIMEOUT_S) == 0, process.report()

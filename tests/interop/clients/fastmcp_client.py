@@ -5,11 +5,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import mcp_types as types
 from fastmcp import Client
 from fastmcp.client.transports import StdioTransport, StreamableHttpTransport
+from mcp.client.subscriptions import listen
 from scenarios import ROOTS, Inbox, Target, Trace, main, on_elicit, on_sampling
 
 warnings.simplefilter("ignore")  # the handshake era's verbs are deprecated in the SDK, and they are what is tested
@@ -29,9 +30,7 @@ class FastmcpPeer:
         verb: Callable[..., Awaitable[types.PaginatedResult]] = getattr(self.client, f"list_{what}_mcp")
         return await verb(cursor=cursor)
 
-    async def call(
-        self, tool: str, arguments: dict[str, Any], on_progress: Callable[..., Awaitable[None]] | None = None
-    ) -> types.CallToolResult:
+    async def call(self, tool: str, arguments: dict[str, Any], on_progress: Any = None) -> types.CallToolResult:
         """Call a tool and return the protocol's own result."""
         return await self.client.call_tool_mcp(tool, arguments, progress_handler=on_progress)
 
@@ -63,8 +62,6 @@ class FastmcpPeer:
                 await self.client.session.subscribe_resource(uri)
             yield
         else:
-            from mcp.client.subscriptions import listen
-
             wanted = [uri] if uri else []
             async with listen(self.client.session, tools_list_changed=uri is None, resource_subscriptions=wanted):
                 yield
@@ -87,14 +84,11 @@ async def connect(target: Target, inbox: Inbox, trace: Trace) -> AsyncIterator[F
     async def on_message(message: object) -> None:
         inbox.add(message)
 
-    def traced(**options: Any) -> Any:
-        return trace.client(**{name: value for name, value in options.items() if value is not None})
-
     modern = target["era"] == "modern"
     transport: Any = (
         StdioTransport(**target["stdio"])
         if "stdio" in target
-        else StreamableHttpTransport(target["url"], httpx_client_factory=traced)
+        else StreamableHttpTransport(target["url"], httpx_client_factory=cast(Any, trace.client))
     )
     client: Client[Any] = Client(
         transport,

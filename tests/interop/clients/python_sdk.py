@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import mcp_types as types
 from mcp.client import Client
@@ -30,16 +30,14 @@ class SdkPeer:
         verb: Callable[..., Awaitable[types.PaginatedResult]] = getattr(self.client, f"list_{what}")
         return await verb(cursor=cursor, cache_mode="refresh")
 
-    async def call(
-        self, tool: str, arguments: dict[str, Any], on_progress: Callable[..., Awaitable[None]] | None = None
-    ) -> types.CallToolResult:
+    async def call(self, tool: str, arguments: dict[str, Any], on_progress: Any = None) -> types.CallToolResult:
         """Call a tool; questions of a modern server are answered by the client."""
         return await self.client.call_tool(tool, arguments, progress_callback=on_progress)
 
     async def call_logged(self, tool: str, arguments: dict[str, Any], level: types.LoggingLevel) -> None:
         """Ask for log messages in the way of the era, then call."""
         if self.modern:
-            await self.client.call_tool(tool, arguments, meta={LOG_LEVEL_KEY: level})  # type: ignore[misc]
+            await self.client.call_tool(tool, arguments, meta=cast(types.RequestParamsMeta, {LOG_LEVEL_KEY: level}))
             return
         await self.client.set_logging_level(level)
         await self.client.call_tool(tool, arguments)

@@ -26,7 +26,7 @@ SCENARIO_SHARE_S = 2.5  # what a scenario may take on average before a target is
 TRACE_ENTRIES = 8
 ENTRY_CHARS = 700
 SHOWN_HEADERS = ("mcp-protocol-version", "mcp-session-id", "mcp-method", "mcp-name", "accept", "last-event-id")
-ROOTS = [types.Root(uri="file:///interop/one", name="one")]
+ROOTS = [types.Root.model_validate({"uri": "file:///interop/one", "name": "one"})]
 
 Target = dict[str, Any]
 Plan = dict[str, Any]
@@ -40,7 +40,7 @@ class Inbox:
     """Notifications as they arrive, with a bounded wait for one that matches."""
 
     def __init__(self) -> None:
-        self.seen: list[types.ServerNotification] = []
+        self.seen: list[Any] = []
         self._news = anyio.Event()
 
     def add(self, message: object) -> None:
@@ -69,9 +69,7 @@ class Peer(Protocol):
     revision: str | None
 
     async def list_page(self, what: str, cursor: str | None) -> types.PaginatedResult: ...
-    async def call(
-        self, tool: str, arguments: dict[str, Any], on_progress: Callable[..., Awaitable[None]] | None = None
-    ) -> types.CallToolResult: ...
+    async def call(self, tool: str, arguments: dict[str, Any], on_progress: Any = None) -> types.CallToolResult: ...
     async def call_logged(self, tool: str, arguments: dict[str, Any], level: types.LoggingLevel) -> None: ...
     async def get_prompt(self, name: str, arguments: dict[str, str]) -> types.GetPromptResult: ...
     async def read(self, uri: str) -> types.ReadResourceResult: ...
@@ -103,26 +101,27 @@ class Trace:
                 body = (await response.aread()).decode("utf-8", "replace")
             self.lines.append(f"< {response.status_code} {kind} {body}"[:ENTRY_CHARS])
 
+        options = {name: value for name, value in options.items() if value is not None}
         options.setdefault("timeout", httpx2.Timeout(SCENARIO_S, read=60.0))
         options.setdefault("follow_redirects", True)
         return httpx2.AsyncClient(event_hooks={"request": [sent], "response": [received]}, **options)
 
 
-async def on_elicit(_: Any, params: types.ElicitRequestParams) -> types.ElicitResult:
+async def on_elicit(context: Any, params: types.ElicitRequestParams) -> types.ElicitResult:
     """Answer a form as the plan's person would."""
     assert isinstance(params, types.ElicitRequestFormParams)
-    known = {"name": "Ada", "confirm": True}
+    known: dict[str, Any] = {"name": "Ada", "confirm": True}
     wanted = params.requested_schema["properties"]
     return types.ElicitResult(action="accept", content={key: known[key] for key in known if key in wanted})
 
 
-async def on_sampling(_: Any, __: types.CreateMessageRequestParams) -> types.CreateMessageResult:
+async def on_sampling(context: Any, params: types.CreateMessageRequestParams) -> types.CreateMessageResult:
     """Answer as the plan's model would."""
     said = types.TextContent(text="hello from the client")
     return types.CreateMessageResult(role="assistant", model="interop-model", content=said, stop_reason="endTurn")
 
 
-async def on_roots(_: Any) -> types.ListRootsResult:
+async def on_roots(context: Any) -> types.ListRootsResult:
     """Answer as the plan's host would."""
     return types.ListRootsResult(roots=ROOTS)
 
@@ -272,7 +271,7 @@ async def run_prompt(peer: Peer, plan: Plan, _: Inbox) -> None:
 async def run_read(peer: Peer, plan: Plan, _: Inbox) -> None:
     """A resource, under the address that was asked for."""
     result = await peer.read(plan["uri"])
-    seen = [getattr(item, "text", None) or getattr(item, "blob", "") for item in result.contents]
+    seen = [str(getattr(item, "text", None) or getattr(item, "blob", "")) for item in result.contents]
     check(plan["expect"] in "\n".join(seen), plan["expect"], result)
     check(str(result.contents[0].uri) == plan["uri"], plan["uri"], result)
 

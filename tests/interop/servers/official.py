@@ -30,6 +30,7 @@ from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, MODERN_PROTOCOL_VERSI
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
+from typing_extensions import override
 
 PAGE = 3
 NAMES = ["ada", "alan", "grace"]
@@ -251,6 +252,7 @@ TOOLS: dict[str, tuple[dict[str, Any], ToolFunction]] = {
 class FixtureServer(Server[Any]):
     """The SDK's server, declaring `listChanged` to handshake clients too (by default the SDK declares none)."""
 
+    @override
     def create_initialization_options(
         self,
         notification_options: NotificationOptions | None = None,
