@@ -1,8 +1,8 @@
 """The servers and the clients of the interop tests, and how each pair is expected to get on.
 
-Data only. A server's `eras` are those a client may speak to it directly; `behind` is the era that a gateway speaks to
-it: the modern one wherever the server knows it. A client of the era `behind` can do everything through the gateway, a
-client of the other era makes plain calls (list, call, read, get, complete).
+Data only. A server's `eras` are those it speaks. A client of one of them can do everything directly, and through the
+gateway too, which speaks to a backend in the client's own era where it can. A client of the other era makes plain calls
+(list, call, read, get, complete).
 """
 
 from __future__ import annotations
@@ -32,7 +32,6 @@ class ServerCell:
     name: str
     kind: ServerKind
     eras: tuple[Era, ...]
-    behind: Era
     command: tuple[str, ...] = ()
     env: dict[str, str] = field(default_factory=dict)
     stdio: tuple[str, ...] = ()
@@ -44,7 +43,7 @@ class ServerCell:
 
     def through(self, era: Era, key: str, prefix: str) -> list[Scenario]:
         """What a client of this era does through a gateway whose endpoint adds `prefix` to names."""
-        scenarios = self.kind.full(prefix, era) if era == self.behind else self.kind.plain(prefix, era)
+        scenarios = self.kind.full(prefix, era) if era in self.eras else self.kind.plain(prefix, era)
         return keyed(scenarios, key)
 
 
@@ -52,7 +51,7 @@ def official(name: str, transport: str, era: str, eras: tuple[Era, ...]) -> Serv
     """The fixture of the official Python SDK over one transport."""
     argv = (sys.executable, str(SERVERS_DIR / "official.py"), transport, "--label", name, "--era", era)
     placed: dict[str, Any] = {"command": argv} if transport == "http" else {"stdio": argv}
-    return ServerCell(name, Fixture(name), eras, eras[-1], **placed)
+    return ServerCell(name, Fixture(name), eras, **placed)
 
 
 SERVERS = (
@@ -65,7 +64,6 @@ SERVERS = (
         "inproc",
         Fixture("inproc"),
         BOTH,
-        "modern",
         command=(sys.executable, str(SERVERS_DIR / "official.py"), "http", "--label", "inproc"),
         python="inprocess:official_server",
     ),
@@ -73,7 +71,6 @@ SERVERS = (
         "fastmcp",
         Small("fastmcp"),
         BOTH,
-        "modern",
         command=(sys.executable, str(SERVERS_DIR / "inprocess.py")),
         python="inprocess:fastmcp_server",
     ),
@@ -81,7 +78,6 @@ SERVERS = (
         "everything",
         Everything(),
         HANDSHAKE,
-        "handshake",
         command=(
             "{node}",
             "--import",
@@ -95,7 +91,6 @@ SERVERS = (
         "everything-stdio",
         Everything(),
         HANDSHAKE,
-        "handshake",
         stdio=("{node}", f"{{cache}}/{EVERYTHING_MAIN}", "stdio"),
     ),
 )

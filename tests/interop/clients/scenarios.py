@@ -50,9 +50,7 @@ class Inbox:
         self._news.set()
         self._news = anyio.Event()
 
-    async def wait(
-        self, match: Callable[[types.ServerNotification], bool], *, since: int, timeout_s: float
-    ) -> types.ServerNotification | None:
+    async def wait(self, match: Callable[[types.ServerNotification], bool], *, since: int, timeout_s: float) -> Any:
         """Return the first notification from index `since` on that matches, or None after `timeout_s`."""
         with anyio.move_on_after(timeout_s):
             while True:
