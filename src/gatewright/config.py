@@ -59,13 +59,16 @@ def _read_store(value: object) -> object:
 ListenField = Annotated[Listen, BeforeValidator(_read_listen, json_schema_input_type=Listen | str | int)]
 
 
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Log:
     """What the gateway writes to stderr."""
 
     __pydantic_config__: ClassVar[ConfigDict] = {"extra": "forbid", "use_attribute_docstrings": True}
 
-    level: Literal["debug", "info", "warning", "error"] = "info"
+    level: LogLevel = "info"
     """Events below it are dropped."""
     format: Literal["auto", "console", "json"] = "auto"
     """`console` for people, `json` for one object per line; `auto` is `console` on a terminal and `json` elsewhere."""

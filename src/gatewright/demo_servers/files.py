@@ -96,8 +96,9 @@ def build(root: Path) -> Server:
             except ToolError:
                 continue  # not text, or too large to search
             hits += [f"{name}:{n}: {line}" for n, line in enumerate(lines, 1) if wanted in line.casefold()]
-        more = [f"... and {len(hits) - MAX_HITS} more"] if len(hits) > MAX_HITS else []
-        return "\n".join([*hits[:MAX_HITS], *more]) or "Nothing found."
+            if len(hits) > MAX_HITS:
+                return "\n".join([*hits[:MAX_HITS], "... and more"])
+        return "\n".join(hits) or "Nothing found."
 
     name = {"type": "string", "description": "as the list tool shows it"}
     return Server(

@@ -1,0 +1,75 @@
+"""`gatewright serve`: run a gateway until it is told to stop.
+
+Contract: everything that can be wrong is found before anything is bound. The first line on stdout is exactly
+`gatewright: listening on URL`, written once requests are served; a table of backends and addresses follows. Logs go
+to stderr.
+"""
+
+import errno
+from dataclasses import replace
+from pathlib import Path
+
+import uvloop
+
+from gatewright.app import Gateway
+from gatewright.cli.logs import configure
+from gatewright.cli.report import FAILED, WRONG, CommandError, read_config, say
+from gatewright.config import Config, LogLevel
+from gatewright.errors import GatewrightError
+from gatewright.inbound.settings import Listen
+
+
+def serve(file: Path, listen: str | None, log_level: LogLevel | None) -> None:
+    """Serve that file's configuration. Raises `CommandError`."""
+    config = with_options(read_config(file).config, listen, log_level)
+    configure(config.log)
+    try:
+        gateway = Gateway(config)
+        uvloop.run(gateway.run(on_ready=lambda ready: announce(ready.url, config)))
+    except (OSError, GatewrightError, BaseExceptionGroup) as error:
+        raise explained(error, config.listen) from error
+
+
+def with_options(config: Config, listen: str | None, log_level: LogLevel | None) -> Config:
+    """The configuration with what the command line says in place of what the file says. Raises `CommandError`."""
+    try:
+        if listen is not None:
+            address = Listen.parse(listen, allowed_origins=config.listen.allowed_origins)
+            config = replace(config, listen=address)
+        if log_level is not None:
+            config = replace(config, log=replace(config.log, level=log_level))
+    except ValueError as error:
+        raise CommandError(f"gatewright: {error}", WRONG) from None
+    return config
+
+
+def announce(url: str, config: Config) -> None:
+    """Say where it listens, then what stands behind each address."""
+    say(f"gatewright: listening on {url}")
+    rows = [("/mcp", "all backends", f"as BACKEND{config.routing.separator}TOOL")]
+    rows += [(f"/mcp/{name}", backend.transport, backend.shown) for name, backend in config.backends.items()]
+    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+    for path, kind, shown in rows:
+        say(f"  {path:<{widths[0]}}  {kind:<{widths[1]}}  {shown}")
+    if not config.backends:
+        say("  (no backends yet: add some under backends: in the configuration)")
+
+
+def explained(error: BaseException, listen: Listen) -> CommandError:
+    """Why the gateway did not run, in words for the one who started it."""
+    cause = _first(error)
+    if isinstance(cause, OSError) and cause.errno == errno.EADDRINUSE:
+        advice = "stop what listens there, or choose another with --listen"
+        return CommandError(f"gatewright: the address {listen} is taken: {advice}", FAILED)
+    if isinstance(cause, OSError) and cause.errno in (errno.EACCES, errno.EADDRNOTAVAIL):
+        return CommandError(f"gatewright: cannot listen on {listen}: {cause.strerror}", FAILED)
+    if isinstance(cause, OSError | GatewrightError):
+        return CommandError(f"gatewright: {cause}", FAILED)
+    raise error  # a bug: let it be seen with its traceback
+
+
+def _first(error: BaseException) -> BaseException:
+    """The error inside however many groups, when there is exactly one."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
