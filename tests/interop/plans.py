@@ -26,7 +26,6 @@ class Fixture:
     """A server with the tools of `servers/official.py`; `label` is in its resource addresses."""
 
     label: str
-    has_meta: bool = True
 
     def plain(self, prefix: str, era: Era) -> list[Scenario]:
         """Calls that need nothing but an answer: what must work between any two eras."""
@@ -39,6 +38,9 @@ class Fixture:
             {"name": "tool_meta", "kind": "tool_meta", "tool": prefix + "echo", "expect": PANEL_META},
             call("call", prefix + "echo", {"text": "hé ✓"}, "hé ✓"),
             {**call("structured", prefix + "add", {"a": 2, "b": 3}, "5"), "structured": {"sum": 5}},
+            call("bulk", prefix + "bulk", {"kib": 700}, "<end>"),
+            call("gallery", prefix + "gallery", {}, "gallery\n<image>\n<audio>\n<resource>\n<resource_link>"),
+            {**call("parallel", prefix + "echo", {"text": "NUMBER"}, ""), "kind": "parallel", "times": 20},
             call("header_argument", prefix + "regional", {"region": "Zürich"}, "region=Zürich"),
             {**call("tool_failure", prefix + "fail", {}, "failed on purpose"), "is_error": True},
             {**call("unknown_tool", prefix + "absent", {}, ""), "kind": "call_error", "codes": [INVALID_PARAMS]},
@@ -70,6 +72,8 @@ class Fixture:
             {**call("logging", prefix + "log", {"text": "noted"}, "noted"), "kind": "logging"},
             {"name": "cancellation", "kind": "cancellation", **waiting, "arguments": {"key": "KEY"}},
             *[call(f"elicitation_{name}", prefix + name, {}, said) for name, said in ask.items()],
+            prompt("elicitation_in_prompt", prefix + "asking", {}, "Greet name=Ada."),
+            read("elicitation_in_read", f"note://{self.label}/asking", "note for name=Ada"),
             call("sampling", prefix + "ask_model", {}, "interop-model:hello from the client"),
             call("roots", prefix + "ask_roots", {}, "file:///interop/one"),
             {"name": "subscribe", "kind": "subscribe", "uri": uri, "tool": prefix + "touch", "arguments": {"uri": uri}},

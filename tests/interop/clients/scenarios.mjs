@@ -158,6 +158,11 @@ const KINDS = {
   async call_error(peer, plan) {
     return failure(() => peer.callTool({ name: plan.tool, arguments: plan.arguments }), plan.codes);
   },
+  async parallel(peer, plan) {
+    const said = Array.from({ length: plan.times }, (_, index) => `number ${index}`);
+    const results = await Promise.all(said.map(text => peer.callTool({ name: plan.tool, arguments: { text } })));
+    check(JSON.stringify(results.map(textOf)) === JSON.stringify(said), said, results.map(textOf));
+  },
   async progress(peer, plan) {
     const seen = [];
     const onprogress = progress => seen.push(progress.progress);

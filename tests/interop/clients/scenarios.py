@@ -131,8 +131,10 @@ def check(held: bool, expected: object, seen: object) -> None:
 
 
 def text_of(result: types.CallToolResult) -> str:
-    """The text blocks of a tool result, one per line."""
-    return "\n".join(block.text if isinstance(block, types.TextContent) else block.type for block in result.content)
+    """The blocks of a tool result, one per line: texts as they are, others as their kind."""
+    return "\n".join(
+        block.text if isinstance(block, types.TextContent) else f"<{block.type}>" for block in result.content
+    )
 
 
 async def names(peer: Peer, what: str, attribute: str) -> list[Any]:
@@ -205,6 +207,20 @@ async def run_call(peer: Peer, plan: Plan, _: Inbox) -> None:
 async def run_call_error(peer: Peer, plan: Plan, _: Inbox) -> str:
     """A tool call that fails with a JSON-RPC error."""
     return await failure(peer.call(plan["tool"], plan["arguments"]), plan["codes"])
+
+
+async def run_parallel(peer: Peer, plan: Plan, _: Inbox) -> None:
+    """Many calls at once: every answer belongs to its question."""
+    said = [f"number {index}" for index in range(plan["times"])]
+    seen: dict[str, str] = {}
+
+    async def ask(text: str) -> None:
+        seen[text] = text_of(await peer.call(plan["tool"], {"text": text}))
+
+    async with anyio.create_task_group() as group:
+        for text in said:
+            group.start_soon(ask, text)
+    check([seen[text] for text in said] == said, said, seen)
 
 
 async def run_progress(peer: Peer, plan: Plan, _: Inbox) -> None:
@@ -321,6 +337,7 @@ KINDS: dict[str, Callable[[Peer, Plan, Inbox], Awaitable[str | None]]] = {
     "tool_meta": run_meta,
     "call": run_call,
     "call_error": run_call_error,
+    "parallel": run_parallel,
     "progress": run_progress,
     "logging": run_logging,
     "cancellation": run_cancellation,

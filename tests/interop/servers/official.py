@@ -90,6 +90,25 @@ async def add(_: Fixture, __: Context, params: types.CallToolRequestParams) -> T
     return text(str(total), {"sum": total})
 
 
+async def bulk(_: Fixture, __: Context, params: types.CallToolRequestParams) -> ToolOutcome:
+    """Answer with many kibibytes of text and a mark at the end."""
+    return text("x" * 1024 * int((params.arguments or {})["kib"]) + "<end>")
+
+
+async def gallery(fixture: Fixture, _: Context, __: types.CallToolRequestParams) -> ToolOutcome:
+    """Answer with one block of every kind of content."""
+    embedded = types.TextResourceContents(uri=fixture.uri("static/0"), text="embedded")
+    return types.CallToolResult(
+        content=[
+            types.TextContent(text="gallery"),
+            types.ImageContent(data=BLOB, mime_type="image/png"),
+            types.AudioContent(data=BLOB, mime_type="audio/wav"),
+            types.EmbeddedResource(resource=embedded),
+            types.ResourceLink(uri=fixture.uri("static/1"), name="linked"),
+        ]
+    )
+
+
 async def regional(_: Fixture, __: Context, params: types.CallToolRequestParams) -> ToolOutcome:
     """Answer with an argument that modern clients also send as the header `Mcp-Param-Region`."""
     return text(f"region={(params.arguments or {})['region']}")
@@ -187,53 +206,61 @@ def read_answer(answer: types.InputResponse) -> str:
 
 
 async def interview(
-    ctx: Context, params: types.CallToolRequestParams, questions: list[types.InputRequest]
-) -> ToolOutcome:
-    """Ask the questions one round after another and answer with all the answers.
+    ctx: Context, params: types.InputResponseRequestParams, questions: list[types.InputRequest]
+) -> str | types.InputRequiredResult:
+    """Ask the questions one round after another and return all the answers, or the next round's result.
 
     A handshake client is asked by requests, a modern client by `InputRequired` results whose state carries the answers
     so far: a round is only reached when the client (and whoever stands between) gave the state back unchanged.
     """
     if not is_modern(ctx):
-        return text(" | ".join([read_answer(await put(ctx, question)) for question in questions]))
+        return " | ".join([read_answer(await put(ctx, question)) for question in questions])
     state = params.request_state or ""
     done = state.split(" | ") if state else []
     if params.input_responses:
         done.append(read_answer(params.input_responses[f"q{len(done)}"]))
     if len(done) == len(questions):
-        return text(" | ".join(done))
+        return " | ".join(done)
     return types.InputRequiredResult(
         input_requests={f"q{len(done)}": questions[len(done)]}, request_state=" | ".join(done) or None
     )
 
 
+async def told(ctx: Context, params: types.CallToolRequestParams, questions: list[types.InputRequest]) -> ToolOutcome:
+    """An interview inside a tool call."""
+    said = await interview(ctx, params, questions)
+    return text(said) if isinstance(said, str) else said
+
+
 async def ask_name(_: Fixture, ctx: Context, params: types.CallToolRequestParams) -> ToolOutcome:
     """Ask the user for a name."""
-    return await interview(ctx, params, [elicitation("Who are you?", name="string")])
+    return await told(ctx, params, [elicitation("Who are you?", name="string")])
 
 
 async def ask_twice(_: Fixture, ctx: Context, params: types.CallToolRequestParams) -> ToolOutcome:
     """Ask the user two questions, the second after the first was answered."""
     first, second = elicitation("Who are you?", name="string"), elicitation("Sure?", confirm="boolean")
-    return await interview(ctx, params, [first, second])
+    return await told(ctx, params, [first, second])
 
 
 async def ask_model(_: Fixture, ctx: Context, params: types.CallToolRequestParams) -> ToolOutcome:
     """Ask the client's model to say something."""
     prompt = types.SamplingMessage(role="user", content=types.TextContent(text="Say something."))
     sampling = types.CreateMessageRequestParams(messages=[prompt], max_tokens=20)
-    return await interview(ctx, params, [types.CreateMessageRequest(params=sampling)])
+    return await told(ctx, params, [types.CreateMessageRequest(params=sampling)])
 
 
 async def ask_roots(_: Fixture, ctx: Context, params: types.CallToolRequestParams) -> ToolOutcome:
     """Ask the client for its roots."""
-    return await interview(ctx, params, [types.ListRootsRequest()])
+    return await told(ctx, params, [types.ListRootsRequest()])
 
 
 REGION = {"region": {"type": "string", "x-mcp-header": "Region"}}
 TOOLS: dict[str, tuple[dict[str, Any], ToolFunction]] = {
     "echo": (schema("text", text="string"), echo),
     "add": (schema("a b", a="integer", b="integer"), add),
+    "bulk": (schema("kib", kib="integer"), bulk),
+    "gallery": (schema(), gallery),
     "regional": ({"type": "object", "properties": REGION, "required": ["region"]}, regional),
     "fail": (schema(), fail),
     "slow": (schema("steps", steps="integer"), slow),
@@ -294,7 +321,7 @@ def build_resources(fixture: Fixture) -> dict[str, Any]:
 
     async def list_resources(_: Context, params: types.PaginatedRequestParams | None) -> types.ListResourcesResult:
         start = int(params.cursor) if params and params.cursor else 0
-        everything = [*notes, fixture.uri("blob")]
+        everything = [*notes, fixture.uri("blob"), fixture.uri("asking")]
         page = [types.Resource(uri=uri, name=uri.rpartition("/")[2]) for uri in everything[start : start + PAGE]]
         following = str(start + PAGE) if start + PAGE < len(everything) else None
         return types.ListResourcesResult(resources=page, next_cursor=following, ttl_ms=1_000, cache_scope="public")
@@ -303,8 +330,15 @@ def build_resources(fixture: Fixture) -> dict[str, Any]:
         found = [types.ResourceTemplate(uri_template=template, name="items")]
         return types.ListResourceTemplatesResult(resource_templates=found)
 
-    async def read(ctx: Context, params: types.ReadResourceRequestParams) -> types.ReadResourceResult:
+    async def read(
+        ctx: Context, params: types.ReadResourceRequestParams
+    ) -> types.ReadResourceResult | types.InputRequiredResult:
         uri = str(params.uri)
+        if uri == fixture.uri("asking"):
+            said = await interview(ctx, params, [elicitation("For whom?", name="string")])
+            if not isinstance(said, str):
+                return said
+            return types.ReadResourceResult(contents=[types.TextResourceContents(uri=uri, text=f"note for {said}")])
         if uri == fixture.uri("blob"):
             blob = types.BlobResourceContents(uri=uri, blob=BLOB, mime_type="application/octet-stream")
             return types.ReadResourceResult(contents=[blob])
@@ -337,13 +371,22 @@ def build_prompts() -> dict[str, Any]:
 
     async def list_prompts(_: Context, __: types.PaginatedRequestParams | None) -> types.ListPromptsResult:
         who = types.PromptArgument(name="who", required=True)
-        return types.ListPromptsResult(prompts=[types.Prompt(name="greeting", arguments=[who])])
+        prompts = [types.Prompt(name="greeting", arguments=[who]), types.Prompt(name="asking")]
+        return types.ListPromptsResult(prompts=prompts)
 
-    async def get_prompt(_: Context, params: types.GetPromptRequestParams) -> types.GetPromptResult:
-        if params.name != "greeting":
+    async def get_prompt(
+        ctx: Context, params: types.GetPromptRequestParams
+    ) -> types.GetPromptResult | types.InputRequiredResult:
+        if params.name == "asking":
+            said = await interview(ctx, params, [elicitation("Greet whom?", name="string")])
+            if not isinstance(said, str):
+                return said
+        elif params.name == "greeting":
+            said = (params.arguments or {})["who"]
+        else:
             raise MCPError(code=types.INVALID_PARAMS, message=f"Unknown prompt: {params.name}")
-        said = types.TextContent(text=f"Greet {(params.arguments or {})['who']}.")
-        return types.GetPromptResult(messages=[types.PromptMessage(role="user", content=said)])
+        content = types.TextContent(text=f"Greet {said}.")
+        return types.GetPromptResult(messages=[types.PromptMessage(role="user", content=content)])
 
     async def complete(_: Context, params: types.CompleteRequestParams) -> types.CompleteResult:
         found = [name for name in NAMES if name.startswith(params.argument.value)]
