@@ -1,0 +1,433 @@
+"""The listener's protocol class: one client connection, its requests in order, its bounds and deadlines.
+
+Contract: reads requests strictly (`framing`), runs `serve` for one at a time per connection in the given task group,
+queues at most `max_pipelined` more and then stops reading, and answers framing errors itself: after one, nothing more
+of the connection is served. Every wait has a deadline from `Limits`, kept by one sweep per process and second instead
+of timers per connection, so a deadline passes up to two sweeps late, never early. Never logs per request, never
+touches the meaning of a request.
+
+A client that sends EOF has left, even if it only shut down its sending half: a `close()` cannot be told from it, and
+in the modern era leaving is the cancellation, which must be noticed at once (as uvicorn, nginx and Go's net/http do).
+Requests it sent before that and that were not answered are dropped.
+
+It is uvicorn's `Config(http=protocol_factory(...))` class: uvicorn keeps sockets, TLS and signals, and on shutdown
+calls `shutdown()` on each member of `server_state.connections`. Sources: RFC 9112, RFC 9110.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, Protocol, TypeAlias, cast
+
+import structlog
+from typing_extensions import override
+
+from gatewright.inbound.framing import HttpRequest, Peer, Refusal, RequestReader
+from gatewright.inbound.responder import Responder, error_body, refusal_bytes
+from gatewright.inbound.settings import Limits
+
+__all__ = ["Deadlines", "HttpProtocol", "HttpRequest", "Responder", "Serve", "protocol_factory"]
+
+Serve: TypeAlias = Callable[[HttpRequest, Responder], Coroutine[Any, Any, None]]
+"""Answers one request. It may run on after the response has ended; the next request does not wait for it."""
+
+_log: Final = structlog.get_logger("gatewright.inbound.http")
+
+_LINGER_S: Final = 2.0
+"""After a refusal input is read and dropped this long, so that the client reads the answer instead of a reset
+(RFC 9112 section 9.6)."""
+_MAX_LINGERING: Final = 256
+"""Refused connections that may linger at once; beyond this they are reset."""
+_SHORTEST_REQUEST_BYTES: Final = 26
+"""`GET / HTTP/1.1`, `Host:a` and the empty line: how many bytes one pipelined request takes at least."""
+
+# What a connection is doing, beside what its reader says.
+_OPEN, _DEAF, _LINGERING, _CLOSING = range(4)
+
+_Job: TypeAlias = tuple[HttpRequest, Responder]
+_Pending: TypeAlias = tuple[HttpRequest, bool, bool]
+
+
+class Deadlines:
+    """One repeating timer that visits every connection. Its clock is what the connections measure with."""
+
+    def __init__(self, limits: Limits) -> None:
+        waits = (limits.header_timeout_s, limits.body_timeout_s, limits.keep_alive_s, limits.write_stall_s)
+        self.period_s = min(1.0, min(waits) / 4)
+        self.now_s = 0.0
+        """Loop time of the last sweep; at most one period old."""
+        self.watched: set[HttpProtocol] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def watch(self, connection: HttpProtocol, loop: asyncio.AbstractEventLoop) -> None:
+        """Visit this connection until `forget`."""
+        self.watched.add(connection)
+        if self._timer is None:
+            self.now_s = loop.time()
+            self._timer = loop.call_later(self.period_s, self._sweep, loop)
+
+    def forget(self, connection: HttpProtocol) -> None:
+        """The connection is closed. The timer rests while there is none."""
+        self.watched.discard(connection)
+        if not self.watched and self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.now_s = now_s = loop.time()
+        self._timer = loop.call_later(self.period_s, self._sweep, loop)
+        for connection in tuple(self.watched):
+            connection.sweep(now_s)
+
+
+class HttpProtocol(asyncio.Protocol):
+    """One client connection."""
+
+    write: Callable[[bytes], None]
+    """The transport's own method, once there is one."""
+
+    def __init__(
+        self,
+        *,
+        serve: Serve,
+        limits: Limits,
+        tasks: asyncio.TaskGroup,
+        connections: set[Any],
+        deadlines: Deadlines,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self._serve = serve
+        self._limits = limits
+        self._tasks = tasks
+        self._connections = connections
+        self._deadlines = deadlines
+        self._loop = loop
+        self._transport: asyncio.Transport = cast(asyncio.Transport, None)
+        self._reader: RequestReader = cast(RequestReader, None)
+        self._state = _OPEN
+        self._stage = -1  # the reader's when last looked at; -1: nothing received yet
+        self._since_s = 0.0  # when the current wait began
+        self._current: Responder | None = None
+        self._waiting: deque[_Pending] = deque()
+        self._refusal: Refusal | None = None  # answered behind everything that waits
+        self._unread = b""  # received behind a full queue, not parsed yet
+        self._idle: asyncio.Future[_Job | None] | None = None  # the connection's task waits here for the next request
+        self._writable: asyncio.Event | None = None
+        self._stall = (0.0, 0)  # since when, with how many bytes buffered
+        self.is_draining = False
+        self.is_paused = False
+
+    # asyncio's side.
+
+    @override
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport = cast(asyncio.Transport, transport)
+        self._transport = transport
+        self.write = transport.write
+        deadlines = self._deadlines
+        deadlines.watch(self, self._loop)
+        self._since_s = deadlines.now_s
+        peer = transport.get_extra_info("peername")
+        known: Peer = (peer[0], peer[1]) if isinstance(peer, tuple) and len(peer) >= 2 else None
+        self._reader = RequestReader(self._deliver, self._limits, known)
+        if len(self._connections) >= self._limits.max_connections:
+            if len(deadlines.watched) - len(self._connections) > _MAX_LINGERING:
+                transport.abort()
+                return
+            self._refuse(Refusal(503, "too many connections", headers=b"Retry-After: 1\r\n"))
+        else:
+            self._connections.add(self)
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        if self._state != _OPEN:
+            return
+        if self._current is not None or self._waiting or data.count(b" HTTP/1.") > 1:
+            self._feed_sparingly(data)
+            return
+        reader = self._reader
+        try:
+            reader.feed(data)
+        except Refusal as refusal:
+            self._refuse(refusal)
+            return
+        if reader.stage != self._stage:
+            self._stage = reader.stage
+            self._since_s = self._deadlines.now_s
+            if reader.awaits_continue:
+                self._continue()
+
+    @override
+    def eof_received(self) -> bool:
+        self._leave()
+        return False  # the transport flushes what is buffered and closes
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._state = _CLOSING
+        self._connections.discard(self)
+        self._deadlines.forget(self)
+        self._leave()
+        self._reader.close()
+        self.is_paused = False
+        if self._writable is not None:
+            self._writable.set()
+        idle, self._idle = self._idle, None
+        if idle is not None and not idle.done():
+            idle.set_result(None)
+
+    @override
+    def pause_writing(self) -> None:
+        self.is_paused = True
+        self._stall = (self._deadlines.now_s, self._transport.get_write_buffer_size())
+
+    @override
+    def resume_writing(self) -> None:
+        self.is_paused = False
+        if self._writable is not None:
+            self._writable.set()
+            self._writable = None
+        if self._current is None:
+            self._advance()
+
+    # The server's side.
+
+    def shutdown(self) -> None:
+        """Begin to drain: close now when idle, else after the current answer."""
+        self.is_draining = True
+        current = self._current
+        if current is not None:
+            current.drain()
+        elif self._state == _OPEN and not self._reader.stage % 3:
+            self._close()
+
+    def sweep(self, now_s: float) -> None:
+        """End the connection if what it waits for is overdue."""
+        limits = self._limits
+        if self.is_paused or self._state == _CLOSING:
+            self._sweep_writing(now_s)
+        waited_s = now_s - self._since_s - self._deadlines.period_s
+        if self._state == _LINGERING:
+            if waited_s > _LINGER_S:
+                self._transport.abort()
+        elif self._state != _OPEN or self._unread:
+            return  # our own turn, not the client's
+        elif self._stage < 0:
+            if waited_s > limits.header_timeout_s:
+                self._close()
+        elif not self._stage % 3:
+            if self._current is None and waited_s > limits.keep_alive_s:
+                self._close()
+        elif waited_s > (limits.header_timeout_s if self._stage % 3 == 1 else limits.body_timeout_s):
+            self._refuse(Refusal(408, "the request took too long to arrive"))
+
+    def _sweep_writing(self, now_s: float) -> None:
+        since_s, buffered = self._stall
+        size = self._transport.get_write_buffer_size()
+        if size != buffered:
+            self._stall = (now_s, size)
+        elif now_s - since_s - self._deadlines.period_s > self._limits.write_stall_s:
+            self._transport.abort()
+
+    # The responder's side.
+
+    async def writable(self) -> None:
+        """Return when the transport takes bytes again, or the client left."""
+        if self._writable is None:
+            self._writable = asyncio.Event()
+        await self._writable.wait()
+
+    def finish(self, responder: Responder, /) -> None:
+        """The response is complete: go on with the next request, or end the connection."""
+        self._current = None
+        self._since_s = self._deadlines.now_s
+        if responder.is_last:
+            self._close()
+        elif self._waiting or self._refusal is not None or self._unread or self.is_draining:
+            self._advance()
+        elif self._reader.awaits_continue:
+            self._continue()
+
+    # Requests in order.
+
+    def _deliver(self, request: HttpRequest, is_last: bool, is_old: bool) -> None:
+        """The reader has a request."""
+        if self._current is None and not self._waiting and not self.is_paused:
+            self._start(request, is_last, is_old)
+        else:
+            self._waiting.append((request, is_last, is_old))
+
+    def _start(self, request: HttpRequest, is_last: bool, is_old: bool) -> None:
+        """Serve a request: by the connection's own task if it is free, else by a new one."""
+        responder = Responder(self, is_last=is_last, is_old=is_old, is_bare=request.method == "HEAD")
+        self._current = responder
+        idle, self._idle = self._idle, None
+        if idle is not None and not idle.done():
+            idle.set_result((request, responder))
+            return
+        work = self._work(request, responder)
+        try:
+            self._tasks.create_task(work)
+        except RuntimeError:  # the task group is ending
+            work.close()
+            self._transport.abort()
+
+    async def _work(self, request: HttpRequest, responder: Responder) -> None:
+        """Serve requests of this connection until another task waits for the next one, or the connection is closed.
+
+        One task for many requests: making one costs as much as reading the request does.
+        """
+        while True:
+            try:
+                await self._serve(request, responder)
+                if not responder.is_ended and not responder.is_gone:
+                    self._end(responder)
+            except Exception:  # noqa: BLE001 - the outermost edge: a bug ends one request, not the process
+                self._fail(request, responder)
+            except BaseException:
+                if not responder.is_ended:
+                    self._transport.abort()
+                raise
+            if self._idle is not None or self._state >= _LINGERING:
+                return
+            del request, responder
+            self._idle = idle = self._loop.create_future()
+            try:
+                job = await idle
+            finally:
+                if self._idle is idle:
+                    self._idle = None
+            if job is None:
+                return
+            request, responder = job
+
+    def _end(self, responder: Responder) -> None:
+        """`serve` returned with the response open."""
+        if not responder.is_started:
+            raise RuntimeError("the request was not answered")
+        responder.end()
+
+    def _fail(self, request: HttpRequest, responder: Responder) -> None:
+        """`serve` raised: a bug. The client gets an id that the log has too."""
+        error_id = secrets.token_hex(8)
+        _log.exception("http.serve_failed", error_id=error_id, method=request.method, path=request.path)
+        if not responder.is_started:
+            responder.respond(500, error_body(-32603, "Internal error", error_id))
+        elif not responder.is_ended:
+            self._transport.abort()
+
+    def _advance(self) -> None:
+        """Go on behind a complete answer."""
+        if self._state >= _LINGERING:
+            return
+        if self.is_draining and not self._reader.stage % 3:
+            self._close()
+            return
+        if self._unread and len(self._waiting) < self._limits.max_pipelined:
+            unread, self._unread = self._unread, b""
+            self._since_s = self._deadlines.now_s
+            self._feed_sparingly(unread)
+            if not self._unread:
+                self._transport.resume_reading()
+        if self._current is not None or self.is_paused:
+            return
+        if self._waiting:
+            self._start(*self._waiting.popleft())
+        elif self._refusal is not None:
+            self._goodbye(self._refusal)
+
+    def _feed_sparingly(self, data: bytes) -> None:
+        """Read requests that are sent ahead, as many as may wait; keep the rest unparsed and stop reading."""
+        reader = self._reader
+        view = memoryview(data)
+        while view and self._state == _OPEN:
+            room = self._limits.max_pipelined - len(self._waiting)
+            if room <= 0:
+                self._unread += bytes(view)
+                self._transport.pause_reading()
+                return
+            # No more requests can complete in a piece than there is room for.
+            size = reader.body_left + room * _SHORTEST_REQUEST_BYTES
+            try:
+                reader.feed(view[:size])
+            except Refusal as refusal:
+                self._refuse(refusal)
+                return
+            view = view[size:]
+            if reader.is_last and not reader.stage % 3:
+                self._state = _DEAF
+        if reader.stage != self._stage:
+            self._stage = reader.stage
+            self._since_s = self._deadlines.now_s
+            if reader.awaits_continue and self._current is None:
+                self._continue()
+
+    # Ends.
+
+    def _continue(self) -> None:
+        """Tell a waiting client to send its body, when it is its turn."""
+        if self._current is None and not self._waiting:
+            self._reader.awaits_continue = False
+            self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def _refuse(self, refusal: Refusal) -> None:
+        """Read no more; answer what came before, then the refusal, then close."""
+        self._state = _DEAF
+        self._refusal = refusal
+        if self._current is None and not self._waiting:
+            self._goodbye(refusal)
+
+    def _goodbye(self, refusal: Refusal) -> None:
+        self.write(refusal_bytes(refusal.status, refusal.message, refusal.headers))
+        self._state = _LINGERING
+        self._since_s = self._deadlines.now_s
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+
+    def _close(self) -> None:
+        """Close once what is buffered is sent."""
+        self._state = _CLOSING
+        self._stall = (self._deadlines.now_s, self._transport.get_write_buffer_size())
+        self._transport.close()
+
+    def _leave(self) -> None:
+        """The client left: whoever answers it is told at once."""
+        self._state = max(self._state, _DEAF)
+        self._waiting.clear()
+        self._refusal = None
+        self._unread = b""
+        current, self._current = self._current, None
+        if current is not None:
+            current.leave()
+
+
+class ServerState(Protocol):
+    """What we use of uvicorn's `ServerState`."""
+
+    connections: set[Any]
+
+
+def protocol_factory(serve: Serve, limits: Limits, tasks: asyncio.TaskGroup) -> Callable[..., HttpProtocol]:
+    """What uvicorn calls for each connection: `Config(http=protocol_factory(...))`. One sweep serves them all."""
+    deadlines = Deadlines(limits)
+
+    def create(
+        *,
+        config: object,
+        server_state: ServerState,
+        app_state: object,
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> HttpProtocol:
+        return HttpProtocol(
+            serve=serve,
+            limits=limits,
+            tasks=tasks,
+            connections=server_state.connections,
+            deadlines=deadlines,
+            loop=_loop or asyncio.get_running_loop(),
+        )
+
+    return create

@@ -1,0 +1,201 @@
+"""Writing one HTTP/1.1 response.
+
+Contract: a `Responder` answers exactly one request, either whole (`respond`) or as an event stream (`start_stream`,
+`send`, `end`). It is made per request, so that a late use of it never reaches the next answer of the connection.
+It writes what it is given: values that come from a peer are the caller's to check. Answering twice is a bug and raises
+`RuntimeError`; answering after the client left does nothing. Sources: RFC 9112 sections 6 and 7, RFC 9110 section 15;
+`X-Accel-Buffering: no` keeps nginx from holding events back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Final, Protocol
+
+import msgspec
+
+_STATUS_LINES: Final = {
+    status.value: b"HTTP/1.1 %d %b\r\n" % (status.value, status.phrase.encode()) for status in HTTPStatus
+}
+_JSON_OK: Final = _STATUS_LINES[200] + b"Content-Type: application/json\r\nContent-Length: "
+_CLOSE: Final = b"Connection: close\r\n"
+_STREAM: Final = (
+    b"Content-Type: text/event-stream\r\nCache-Control: no-cache, no-transform\r\nX-Accel-Buffering: no\r\n"
+)
+_CHUNKED: Final = b"Transfer-Encoding: chunked\r\n"
+_COPY_BELOW_BYTES: Final = 65_536
+"""Head and body are joined into one write below this size; above it copying costs more than a second buffer does."""
+
+
+class Connection(Protocol):
+    """What a response needs of its connection."""
+
+    is_draining: bool
+    is_paused: bool
+
+    def write(self, data: bytes, /) -> None:
+        """Hand bytes to the transport."""
+
+    async def writable(self) -> None:
+        """Return when the transport takes bytes again, or the client left."""
+
+    def finish(self, responder: Responder, /) -> None:
+        """The response is complete."""
+
+
+class Responder:
+    """The answer to one request."""
+
+    __slots__ = (
+        "_connection",
+        "_is_bare",
+        "_is_old",
+        "is_ended",
+        "is_gone",
+        "is_last",
+        "is_started",
+        "on_drain",
+        "on_gone",
+    )
+
+    def __init__(self, connection: Connection, *, is_last: bool, is_old: bool, is_bare: bool) -> None:
+        """`is_last`: the connection ends after it; `is_old`: HTTP/1.0; `is_bare`: HEAD, so no body is sent."""
+        self._connection = connection
+        self._is_old = is_old
+        self._is_bare = is_bare
+        self.is_last = is_last
+        self.is_started = False
+        self.is_ended = False
+        self.is_gone = False
+        """The client closed the connection before the response ended."""
+        self.on_gone: Callable[[], None] | None = None
+        """Called once, synchronously, when the client leaves before the response ended."""
+        self.on_drain: Callable[[], None] | None = None
+        """Called once, synchronously, when the listener begins to shut down while the response runs."""
+
+    @property
+    def is_draining(self) -> bool:
+        """The listener is shutting down: this is the last answer on its connection."""
+        return self._connection.is_draining
+
+    def respond(
+        self,
+        status: int,
+        body: bytes = b"",
+        *,
+        content_type: bytes = b"application/json",
+        headers: bytes = b"",
+    ) -> None:
+        """Send the whole response. `headers`: extra lines, each ended by CRLF. Raises RuntimeError on a second
+        answer."""
+        if self.is_started:
+            raise RuntimeError("the request is answered already")
+        self.is_started = self.is_ended = True
+        if self.is_gone:
+            return
+        connection = self._connection
+        if connection.is_draining:
+            self.is_last = True
+        if self.is_last:
+            headers += _CLOSE
+        size = len(body)
+        if status == 200 and size and content_type == b"application/json":
+            head = b"%b%d\r\n%b\r\n" % (_JSON_OK, size, headers)
+        else:
+            head = _head(status, size, content_type, headers)
+        if self._is_bare:
+            connection.write(head)
+        elif size < _COPY_BELOW_BYTES:
+            connection.write(head + body)
+        else:
+            connection.write(head)
+            connection.write(body)
+        connection.finish(self)
+
+    def start_stream(self, *, headers: bytes = b"") -> None:
+        """Begin a 200 `text/event-stream`. Raises RuntimeError on a second answer."""
+        if self.is_started:
+            raise RuntimeError("the request is answered already")
+        self.is_started = True
+        if self.is_gone:
+            return
+        connection = self._connection
+        if connection.is_draining or self._is_old:
+            self.is_last = True
+        coding = b"" if self._is_old else _CHUNKED
+        close = _CLOSE if self.is_last else b""
+        connection.write(b"".join((_STATUS_LINES[200], _STREAM, coding, close, headers, b"\r\n")))
+        if self._is_bare:
+            self.is_ended = True
+            connection.finish(self)
+
+    async def send(self, chunk: bytes) -> None:
+        """Send one piece of the stream; return when the client's connection takes more. Nothing after the end."""
+        if self.is_gone or self.is_ended or not chunk:
+            return
+        if not self.is_started:
+            raise RuntimeError("the stream has not been started")
+        connection = self._connection
+        if self._is_old:
+            connection.write(chunk)
+        elif len(chunk) < _COPY_BELOW_BYTES:
+            connection.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
+        else:
+            connection.write(b"%x\r\n" % len(chunk))
+            connection.write(chunk)
+            connection.write(b"\r\n")
+        if connection.is_paused:
+            await connection.writable()
+
+    def end(self) -> None:
+        """End the stream. Nothing when it has ended or the client left."""
+        if self.is_ended or self.is_gone:
+            return
+        self.is_ended = True
+        connection = self._connection
+        if not self._is_old:
+            connection.write(b"0\r\n\r\n")
+        if connection.is_draining:
+            self.is_last = True
+        connection.finish(self)
+
+    def leave(self) -> None:
+        """The client left. For the connection only; calls `on_gone` once if the response had not ended."""
+        if self.is_ended or self.is_gone:
+            return
+        self.is_gone = True
+        on_gone, self.on_gone = self.on_gone, None
+        if on_gone is not None:
+            on_gone()
+
+    def drain(self) -> None:
+        """The listener shuts down. For the connection only; calls `on_drain` once if the response had not ended."""
+        on_drain, self.on_drain = self.on_drain, None
+        if on_drain is not None and not self.is_ended and not self.is_gone:
+            on_drain()
+
+
+def _head(status: int, size: int, content_type: bytes, headers: bytes) -> bytes:
+    """A head with the fields that its body calls for (RFC 9110 section 8.6: none in a 204 or 304)."""
+    line = _STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
+    if status in (204, 304):
+        return b"%b%b\r\n" % (line, headers)
+    if not size:
+        return b"%bContent-Length: 0\r\n%b\r\n" % (line, headers)
+    return b"%bContent-Type: %b\r\nContent-Length: %d\r\n%b\r\n" % (line, content_type, size, headers)
+
+
+def error_body(code: int, message: str, error_id: str | None = None) -> bytes:
+    """A JSON-RPC error that answers no particular request: without id. `error_id` is what the log shows too."""
+    error: dict[str, object] = {"code": code, "message": message}
+    if error_id is not None:
+        error["data"] = {"errorId": error_id}
+    return msgspec.json.encode({"jsonrpc": "2.0", "error": error})
+
+
+def refusal_bytes(status: int, message: str, headers: bytes = b"") -> bytes:
+    """The complete answer to a request that was not served; the connection ends after it."""
+    code = -31001 if status == 503 else -32600
+    body = error_body(code, message)
+    return _head(status, len(body), b"application/json", headers + _CLOSE) + body
