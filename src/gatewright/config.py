@@ -104,7 +104,7 @@ class Config:
             if not is_name(name):
                 raise ValueError(f"backends {_name_advice(name)}")
         if self.admin is not None and self.admin.port != 0 and str(self.admin) == str(self.listen):
-            raise ValueError("admin must be another address than listen")
+            raise ValueError("admin is the address of listen too: give it another, or null")
         joined = sorted(name + self.routing.separator for name in self.backends)
         for shorter, longer in pairwise(joined):
             if longer.startswith(shorter):
@@ -161,7 +161,8 @@ def parse(text: str, *, file: str, environ: AbstractMapping[str, str], folder: F
     try:
         config = _ADAPTER.validate_python(plain(native.tree))
     except ValidationError as error:
-        found = explain(error, native.tree, file=file, section=native.section)
+        has_parts = bool(native.problems)
+        found = explain(error, native.tree, file=file, section=native.section, with_whole=not has_parts)
         # What is wrong with a value that could not be expanded was said already.
         problems += [one for one in found if not any(one.path[: len(path)] == path for path in failed)]
     if problems or failed:

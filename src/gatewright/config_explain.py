@@ -104,10 +104,15 @@ def key_advice(path: Path) -> str | None:
     return None
 
 
-def explain(error: ValidationError, tree: Mapping, *, file: str, section: str) -> list[Problem]:
-    """Every error as a problem; `section` is what the file calls the backends."""
+def explain(
+    error: ValidationError, tree: Mapping, *, file: str, section: str, with_whole: bool = True
+) -> list[Problem]:
+    """Every error as a problem; `section` is what the file calls the backends. Without `with_whole`, what is wrong
+    with the configuration as a whole is left out: it says again what was found in a part."""
     found = []
     for detail in error.errors(include_url=False, include_input=False):
+        if not detail["loc"] and not with_whole:
+            continue
         path, message, is_key = _told(detail, tree)
         mark = locate_key(tree, path) if is_key else locate(tree, path)
         shown = (section, *path[1:]) if path[:1] == ("backends",) else path

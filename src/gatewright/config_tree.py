@@ -124,12 +124,13 @@ def locate(node: Node, path: Path) -> Mark:
     return mark
 
 
-def locate_key(node: Node, path: Path) -> Mark:
+def locate_key(tree: Node, path: Path) -> Mark:
     """The place of the key that `path` ends in, or of the nearest thing around it."""
-    for part in path[:-1]:
+    node = tree
+    entry: Entry | None = None
+    for part in path:
         entry = node.find(str(part)) if isinstance(node, Mapping) else None
         if entry is None:
-            return locate(node, path)
+            return locate(tree, path)
         node = entry.value
-    entry = node.find(str(path[-1])) if path and isinstance(node, Mapping) else None
-    return entry.mark if entry else node.mark
+    return entry.mark if entry else tree.mark
