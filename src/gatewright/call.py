@@ -68,6 +68,8 @@ class Client(msgspec.Struct, frozen=True, gc=False):
     """Its ClientCapabilities object."""
     session: str = ""
     """The gateway's id of its handshake session; empty for a modern client."""
+    log_level: str | None = None
+    """The level its handshake session set; a modern client says it per request."""
 
 
 @final
@@ -81,10 +83,24 @@ class Caller(msgspec.Struct, frozen=True):
 ANONYMOUS: Final = Caller("anonymous")
 
 
-class Backend(Protocol):
-    """A backend as the request path sees it: a name, and the same verb as every layer above it."""
+class Bounds(Protocol):
+    """How long a call may take, in seconds: without a word from the backend, and in all."""
 
-    name: str
+    @property
+    def timeout_s(self) -> float: ...
+
+    @property
+    def max_total_s(self) -> float: ...
+
+
+class Backend(Protocol):
+    """A backend as the request path sees it: a name, bounds, and the same verb as every layer above it."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def bounds(self) -> Bounds: ...
 
     async def __call__(self, call: Call) -> Outcome:
         """Carry the call out. Raises BackendError when the backend fails it."""
@@ -112,10 +128,14 @@ class Call:
 
     `name` is the client's name for what the call addresses (tool, prompt, resource URI), None for other methods;
     `route` is the backend named in the path, or empty for the route that serves all. `param_headers` are the
-    `Mcp-Param-*` headers by lower-case name. `target` and `permit` are set by resolve and authz.
+    `Mcp-Param-*` headers by lower-case name, None where the transport has no headers. `target` and `permit` are set by
+    resolve and authz; `heard_at` (loop time, seconds) by whoever hears from the backend, for the deadline.
     """
 
-    __slots__ = ("caller", "client", "method", "name", "param_headers", "params", "permit", "reply", "route", "target")
+    __slots__ = (
+        "caller", "client", "heard_at", "method", "name", "param_headers", "params", "permit", "reply", "route",
+        "target",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -137,6 +157,7 @@ class Call:
         self.route = route
         self.caller = caller
         self.param_headers = param_headers
+        self.heard_at = 0.0
         self.target: Target | None = None
         self.permit: Permit | None = None
 

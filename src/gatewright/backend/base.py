@@ -20,6 +20,15 @@ class SessionLost(BackendUnavailable):
     """The backend no longer knows our session: nothing ran, open another and try again (basic/transports, 404)."""
 
 
+class Refused(BackendUnavailable):
+    """The endpoint answered an HTTP status that carries no result. `failure` is the JSON-RPC error in its body."""
+
+    def __init__(self, message: str, status: int, failure: Failure | None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.failure = failure
+
+
 class Sink(Protocol):
     """Where a backend's own messages go. Errors raised here are a bug: a sink copes with a client that left."""
 

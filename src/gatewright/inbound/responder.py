@@ -136,6 +136,17 @@ class Responder:
             return
         if not self.is_started:
             raise RuntimeError("the stream has not been started")
+        self._write(chunk)
+        if self._connection.is_paused:
+            await self._connection.writable()
+
+    def send_nowait(self, chunk: bytes) -> None:
+        """Send a piece that nobody misses, such as a comment: a client that is behind does not get it."""
+        if self.is_started and not self.is_gone and not self.is_ended and not self._connection.is_paused:
+            self._write(chunk)
+
+    def _write(self, chunk: bytes) -> None:
+        """One chunk of the stream."""
         connection = self._connection
         if self._is_old:
             connection.write(chunk)
@@ -145,8 +156,6 @@ class Responder:
             connection.write(b"%x\r\n" % len(chunk))
             connection.write(chunk)
             connection.write(b"\r\n")
-        if connection.is_paused:
-            await connection.writable()
 
     def end(self) -> None:
         """End the stream. Nothing when it has ended or the client left."""

@@ -43,14 +43,24 @@ _decode_head: Final = msgspec.json.Decoder(_Head).decode
 _VERSION: Final = jsonrpc.raw(MODERN_2026_07_28.name)
 
 
-def modern_params(params: Params, client: Client, capabilities: Json, token: int, log_level: Raw | None) -> Params:
-    """`params` as a modern backend takes them: this client's capabilities as given, our progress token."""
+def modern_params(params: Params, client: Client, token: int) -> Params:
+    """`params` as a modern backend takes them: who the client is and what it can be asked, our progress token.
+
+    A handshake client cannot answer an InputRequiredResult, so its capabilities are sent without those to ask.
+    """
     meta = _carried(params)
     meta[VERSION_KEY] = _VERSION
+    if client.revision.era == "modern":
+        if CAPABILITIES_KEY not in meta:
+            meta[INFO_KEY] = _as_raw(client.info)
+            meta[CAPABILITIES_KEY] = _as_raw(client.capabilities)
+        if PROGRESS_KEY in meta:
+            meta[PROGRESS_KEY] = Raw(b"%d" % token)
+        return {**params, "_meta": jsonrpc.raw(meta)}
     meta[INFO_KEY] = _as_raw(client.info)
-    meta[CAPABILITIES_KEY] = _as_raw(capabilities)
-    if log_level is not None:
-        meta[LOG_LEVEL_KEY] = log_level
+    meta[CAPABILITIES_KEY] = Raw(without_asks(client.capabilities))
+    if client.log_level is not None:
+        meta[LOG_LEVEL_KEY] = jsonrpc.raw(client.log_level)
     if PROGRESS_KEY in meta:
         meta[PROGRESS_KEY] = Raw(b"%d" % token)
     return {**params, "_meta": jsonrpc.raw(meta)}

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from gatewright.call import Failure, Json, Params, Result
-from gatewright.errors import ParseError, InvalidParams, InvalidRequest, ProtocolError
+from gatewright.errors import InvalidParams, InvalidRequest, ParseError, ProtocolError
 
 Id: TypeAlias = int | str
 """A JSON-RPC id. Never null, never a float (2026-07-28, basic/index)."""
@@ -31,7 +31,7 @@ class Message(msgspec.Struct, gc=False):
     """Any JSON-RPC message. Which kind it is follows from which members are set."""
 
     jsonrpc: str
-    id: Id | None | UnsetType = UNSET
+    id: Id | UnsetType | None = UNSET
     method: str | UnsetType = UNSET
     params: Params | UnsetType = UNSET
     result: Raw | UnsetType = UNSET

@@ -66,7 +66,7 @@ def admit(message: jsonrpc.Message, headers: Mapping[bytes, bytes] | None) -> tu
     if revision is None:
         raise UnsupportedVersion(requested, tuple(MODERN))
     capabilities = meta[CAPABILITIES_KEY]
-    if bytes(capabilities[:1] if isinstance(capabilities, bytes) else memoryview(capabilities)[:1]) != b"{":
+    if not bytes(capabilities).startswith(b"{"):
         raise MalformedMeta(f"params._meta.{CAPABILITIES_KEY} must be an object")
     level = meta.get(LOG_LEVEL_KEY)
     if level is not None and _text(level, LOG_LEVEL_KEY) not in LOG_LEVELS:

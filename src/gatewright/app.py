@@ -1,0 +1,184 @@
+"""The composition root: everything is built here, once, from the configuration; nothing else builds anything.
+
+    socket -> HttpProtocol -> Endpoint -> ModernSide | HandshakeSide -> the stack below -> McpBackend -> Face -> Link
+
+`docs/architecture.md` walks the same path in words.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import socket
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Final, final
+
+import msgspec
+import structlog
+import uvicorn
+
+from gatewright.backend.backend import McpBackend
+from gatewright.backend.base import Connector
+from gatewright.backend.http import HttpConnector
+# PYTHON
+from gatewright.backend.settings import BackendSettings
+from gatewright.backend.stdio import StdioConnector
+from gatewright.config import Config
+from gatewright.inbound.endpoint import Endpoint
+from gatewright.inbound.handshake import HandshakeSide
+from gatewright.inbound.http import protocol_factory
+from gatewright.inbound.listener import Listener
+from gatewright.inbound.modern import ModernSide
+from gatewright.inbound.origins import Origins
+from gatewright.inbound.reply import Keepalive
+from gatewright.inbound.sessions import Sessions
+from gatewright.policy.authz import Authz
+from gatewright.policy.deadline import Deadline
+from gatewright.policy.dispatch import dispatch
+from gatewright.policy.pipeline import compose
+from gatewright.policy.resolve import Resolve
+from gatewright.routing.cursors import Cursors
+from gatewright.routing.fanout import Fanout
+from gatewright.routing.front import Front
+from gatewright.routing.listings import Listings
+from gatewright.routing.router import Router
+
+VERSION: Final = version("gatewright")
+log = structlog.get_logger("gatewright")
+
+
+@final
+class Ready(msgspec.Struct, frozen=True):
+    """Where the gateway listens."""
+
+    url: str
+
+
+@final
+class Bounds(msgspec.Struct, frozen=True):
+    """The bounds of calls that the gateway answers itself: those of its slowest backend."""
+
+    timeout_s: float
+    max_total_s: float
+
+
+@final
+class Gateway:
+    """One gateway process."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._server: uvicorn.Server | None = None
+        self._sessions: Sessions | None = None
+
+    def stop(self) -> None:
+        """Begin to drain: stop accepting, finish what runs, then `run` returns."""
+        if self._server is not None:
+            self._server.should_exit = True
+
+    async def run(self, *, on_ready: Callable[[Ready], None]) -> None:
+        """Serve until `stop`, SIGTERM or SIGINT; then drain. Raises OSError when the address cannot be bound."""
+        sock = _bound(self._config.listen.host, self._config.listen.port)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                await self._serve(sock, tasks, on_ready)
+                tasks.create_task(_stop())
+        except* Stopped:
+            pass
+
+    async def _serve(self, sock: socket.socket, tasks: asyncio.TaskGroup, on_ready: Callable[[Ready], None]) -> None:
+        port = sock.getsockname()[1]
+        backends, endpoint = self._build(tasks)
+        endpoint.origins = Origins(self._config.listen.allowed_origins, port)
+        self._server = Listener(
+            protocol_factory(endpoint.serve, self._config.limits, tasks),
+            drain_s=self._config.drain_s,
+            on_started=lambda: on_ready(Ready(_url(self._config.listen.host, port))),
+        )
+        for backend in backends.values():
+            tasks.create_task(backend.warm_up())
+        try:
+            await self._server.serve(sockets=[sock])
+        finally:
+            if self._sessions is not None:
+                self._sessions.close()
+            await asyncio.gather(*(backend.aclose() for backend in backends.values()))
+
+    def _build(self, tasks: asyncio.TaskGroup) -> tuple[dict[str, McpBackend], Endpoint]:
+        """Everything between the listener and the backends."""
+        config = self._config
+        start = tasks.create_task
+        listings = Listings(config.routing)
+        backends: dict[str, McpBackend] = {}
+
+        def release(session: str) -> None:
+            for backend in backends.values():
+                start(backend.release(session))
+
+        sessions = self._sessions = Sessions(config.sessions, release)
+        for name, settings in config.backends.items():
+            connector = _connector(name, settings, tasks)
+            backends[name] = McpBackend(name, settings, connector, sessions, start, listings)
+        bounds = _slowest(config)
+        cursors = Cursors(secrets.token_bytes(32))
+        fanout = Fanout(backends, listings, cursors, config.routing, bounds)
+        front = Front(backends, config.routing, bounds, VERSION)
+        router = Router(backends, fanout, front, config.routing.separator)
+        handle = compose(
+            [
+                Resolve(router),  # first: what follows judges a target, never a name
+                Authz(),  # gives the permit that dispatch asks for
+                Deadline(),  # last before the backend: the time it bounds is the backend's
+            ],
+            dispatch,
+        )
+        keepalive = Keepalive(config.limits.stream_keepalive_s)
+        endpoint = Endpoint(
+            ModernSide(handle, keepalive),
+            HandshakeSide(handle, sessions, front, keepalive),
+            router.has_route,
+            config.limits.max_json_depth,
+        )
+        return backends, endpoint
+
+
+def _connector(name: str, settings: BackendSettings, tasks: asyncio.TaskGroup) -> Connector:
+    """The transport to a backend."""
+    kinds: dict[str, Callable[[str, BackendSettings, asyncio.TaskGroup], Connector]] = {
+        "http": HttpConnector,
+        "stdio": StdioConnector,
+        # PYTHON2
+    }
+    return kinds[settings.transport](name, settings, tasks)
+
+
+def _slowest(config: Config) -> Bounds:
+    every = list(config.backends.values()) or [BackendSettings(url="http://127.0.0.1/")]
+    return Bounds(max(one.timeout_s for one in every), max(one.max_total_s for one in every))
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    """A bound socket. Raises OSError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind((host, port))
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _url(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+class Stopped(Exception):
+    """Ends the task group: the gateway has drained."""
+
+
+async def _stop() -> None:
+    """Cancels, by raising, what still runs in the group: standing streams, readers of children."""
+    raise Stopped

@@ -1,0 +1,202 @@
+"""A backend in the handshake era: sessions opened by `initialize`, one for each client session.
+
+A handshake client's session has a backend session of its own, told exactly what that client can answer, so that its
+questions, subscriptions and log level are its own. Modern clients share one per caller and capability set, which can
+ask nothing. A backend declared stateless shares one among all. Sources: basic/lifecycle, basic/transports of
+2024-11-05 to 2025-11-25.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from hashlib import sha256
+from typing import TYPE_CHECKING, Final, final
+
+import structlog
+
+from gatewright.backend.base import Connector, Link, Request, SessionLost
+from gatewright.backend.sinks import CallSink, Changes, Outlets, SessionSink, Start
+from gatewright.call import Call, Caller, Client, Failure, Json, Outcome, Params, Result
+from gatewright.errors import BackendError, BackendGarbage, BackendUnavailable, ProtocolError
+from gatewright.protocol import bridge, handshake, jsonrpc
+from gatewright.protocol.methods import INITIALIZED, METHODS
+from gatewright.protocol.revisions import Revision
+
+if TYPE_CHECKING:
+    from gatewright.backend.settings import BackendSettings
+
+OPEN_S: Final = 30.0
+"""How long opening a session may take: `npx` may have to fetch a package first."""
+log = structlog.get_logger("gatewright.backend")
+
+
+@final
+class NotThisEra(BackendError):
+    """The backend refused `initialize`: it does not speak the handshake era."""
+
+
+@final
+class BackendSession:
+    """One session with the backend: its link, and what the backend said of itself."""
+
+    __slots__ = ("ids", "link", "result", "revision", "sink")
+
+    def __init__(self, link: Link, sink: SessionSink, revision: Revision, result: handshake.InitializeResult) -> None:
+        self.link = link
+        self.sink = sink
+        self.revision = revision
+        self.result = result
+        self.ids = itertools.count(2)
+
+    async def exchange(self, call: Call, params: Params, sink: CallSink) -> Result | Failure:
+        """One call in this session."""
+        token = next(self.ids)
+        row = METHODS.get(call.method)
+        is_retry_safe = row is not None and row.is_retry_safe
+        request = Request(token, call.method, bridge.handshake_params(params, token), b"", is_retry_safe)
+        return await self.link.exchange(request, sink)
+
+
+@final
+class HandshakeFace:
+    """How a backend is spoken to in the handshake era."""
+
+    def __init__(
+        self,
+        name: str,
+        connector: Connector,
+        settings: BackendSettings,
+        outlets: Outlets,
+        start: Start,
+        changes: Changes,
+    ) -> None:
+        self._name = name
+        self._connector = connector
+        self._is_stateless = settings.stateless
+        self._outlets = outlets
+        self._start = start
+        self._changes = changes
+        self._sessions: dict[str, BackendSession] = {}
+        self._opening: dict[str, asyncio.Future[BackendSession]] = {}
+
+    async def call(self, call: Call, params: Params) -> Outcome:
+        """Carry a call out in the client's backend session, opening it if need be. A session the backend forgot is
+        opened once more: the call had not run."""
+        session = await self.session(call.client, call.caller)
+        try:
+            return self._outcome(await self._exchange(session, call, params))
+        except SessionLost:
+            self._drop(session)
+            session = await self.session(call.client, call.caller)
+            return self._outcome(await self._exchange(session, call, params))
+
+    async def request(self, method: str, params: Params, client: Client, caller: Caller) -> Result | Failure:
+        """A request of the gateway's own, in the session this client's calls would use. Raises BackendError."""
+        session = await self.session(client, caller)
+        token = next(session.ids)
+        request = Request(token, method, bridge.handshake_params(params, token), is_retry_safe=True)
+        return await session.link.exchange(request, session.sink)
+
+    async def session(self, client: Client, caller: Caller) -> BackendSession:
+        """The backend session for a client: the open one, or a new one, opened once however many calls wait for it."""
+        key = self._key(client, caller)
+        session = self._sessions.get(key)
+        if session is not None:
+            if session.link.is_open:
+                return session
+            self._drop(session)
+        opening = self._opening.get(key)
+        if opening is None:
+            opening = asyncio.get_running_loop().create_future()
+            self._opening[key] = opening
+            self._start(self._open(key, client, opening))
+        return await asyncio.shield(opening)
+
+    def has_session(self, client: Client, caller: Caller) -> bool:
+        """Whether this client's backend session is open already."""
+        session = self._sessions.get(self._key(client, caller))
+        return session is not None and session.link.is_open
+
+    async def tell(self, client: Client, caller: Caller, message: bytes) -> None:
+        """Pass a client's notification on, if it has a session here."""
+        session = self._sessions.get(self._key(client, caller))
+        if session is not None and session.link.is_open:
+            await session.link.tell(message)
+
+    async def release(self, client_session: str) -> None:
+        """A client session ended: end its backend session."""
+        session = self._sessions.pop(f"session {client_session}", None)
+        if session is not None:
+            await session.link.aclose()
+
+    async def aclose(self) -> None:
+        """End every session."""
+        sessions, self._sessions = list(self._sessions.values()), {}
+        await asyncio.gather(*(session.link.aclose() for session in sessions))
+
+    def _key(self, client: Client, caller: Caller) -> str:
+        if self._is_stateless:
+            return "all"
+        if client.session:
+            return f"session {client.session}"
+        digest = sha256(bridge.without_asks(client.capabilities)).hexdigest()
+        return f"pool {caller.subject} {digest}"
+
+    async def _open(self, key: str, client: Client, opened: asyncio.Future[BackendSession]) -> None:
+        """Open a session and tell everybody who waits. Runs on its own, so that one waiter's cancel harms no other."""
+        try:
+            async with asyncio.timeout(OPEN_S):
+                session = await self._initialize(client)
+        except TimeoutError:
+            opened.set_exception(BackendUnavailable(f"{self._name} did not answer initialize within {OPEN_S:g} s"))
+        except BackendError as error:
+            opened.set_exception(error)
+        else:
+            self._sessions[key] = session
+            opened.set_result(session)
+            self._start(session.link.listen())
+        finally:
+            self._opening.pop(key, None)
+            if not opened.done():
+                opened.set_exception(BackendUnavailable(f"{self._name} is being closed"))
+            opened.exception()  # seen: it is no error of the loop's when nobody waits any more
+
+    async def _initialize(self, client: Client) -> BackendSession:
+        has_own = bool(client.session) and not self._is_stateless
+        sink = SessionSink(self._name, client.session if has_own else "", self._outlets, self._start, self._changes)
+        link = await self._connector.connect(sink)
+        sink.link = link
+        try:
+            offered = client.revision if has_own else handshake.OFFERED
+            capabilities: Json = client.capabilities if has_own else bridge.without_asks(client.capabilities)
+            params = jsonrpc.members(jsonrpc.encode(handshake.initialize_params(offered, client.info, capabilities)))
+            answer = await link.exchange(Request(1, "initialize", params, is_cancellable=False), sink)
+            if isinstance(answer, Failure):
+                raise NotThisEra(f"{self._name} refused initialize: {answer.message[:200]}")
+            revision, result = handshake.read_initialize_result(answer.value)
+            link.agree(b"mcp-protocol-version: %b\r\n" % revision.name.encode())
+            await link.tell(jsonrpc.notification(INITIALIZED, b"{}"))
+        except ProtocolError as error:
+            await link.aclose()
+            raise BackendGarbage(f"{self._name}: {error}") from error
+        except BaseException:
+            await asyncio.shield(link.aclose())
+            raise
+        return BackendSession(link, sink, revision, result)
+
+    async def _exchange(self, session: BackendSession, call: Call, params: Params) -> Result | Failure:
+        sink = CallSink(call, self._name, session.link, self._start, self._changes)
+        return await session.exchange(call, params, sink)
+
+    def _outcome(self, answer: Result | Failure) -> Outcome:
+        try:
+            return bridge.outcome_of(answer)
+        except ProtocolError as error:
+            raise BackendGarbage(f"{self._name}: {error}") from error
+
+    def _drop(self, session: BackendSession) -> None:
+        for key, held in list(self._sessions.items()):
+            if held is session:
+                del self._sessions[key]
+                self._start(session.link.aclose())

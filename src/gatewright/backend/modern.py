@@ -1,0 +1,105 @@
+"""A backend in the modern era (2026-07-28): every call stands alone, over one link that all callers share.
+
+Nothing of a caller outlives its call. Capabilities, identity and log level go with every request, mirrored headers on
+a wire that has them. Sources: basic/index, basic/transports/streamable-http, server/discover.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from typing import TYPE_CHECKING, Final, final
+
+from gatewright.backend.base import Request
+from gatewright.backend.sinks import CallSink, Changes, Start
+from gatewright.call import Call, Client, Failure, Json, Outcome, Params, Result
+from gatewright.errors import BackendGarbage, ProtocolError
+from gatewright.protocol import bridge, headers, jsonrpc
+from gatewright.protocol.methods import METHODS
+from gatewright.protocol.revisions import MODERN_2026_07_28
+
+if TYPE_CHECKING:
+    from gatewright.backend.base import Connector, Link
+
+MODERN_ERRORS: Final = frozenset({-32020, -32021, -32022})
+"""Errors that only a modern server gives: whoever answers one is modern (basic/versioning)."""
+_VERSION_LINE: Final = b"mcp-protocol-version: 2026-07-28\r\n"
+
+
+@final
+class ModernFace:
+    """How a backend is spoken to in the modern era."""
+
+    def __init__(self, name: str, connector: Connector, start: Start, changes: Changes) -> None:
+        self._name = name
+        self._connector = connector
+        self._start = start
+        self._changes = changes
+        self._ids = itertools.count(1)
+        self._link: Link | None = None
+        self._connecting = asyncio.Lock()
+
+    async def call(self, call: Call, name: str | None, params: Params, param_headers: bytes) -> Outcome:
+        """Carry a call out under the backend's own `name`. Raises BackendError."""
+        link = self._link
+        if link is None or not link.is_open:
+            link = await self._open()
+        token = next(self._ids)
+        row = METHODS.get(call.method)
+        request = Request(
+            token,
+            call.method,
+            bridge.modern_params(params, call.client, token),
+            _mirrored(call.method, name) + param_headers,
+            row is not None and row.is_retry_safe,
+        )
+        answer = await link.exchange(request, CallSink(call, self._name, link, self._start, self._changes))
+        try:
+            return bridge.outcome_of(answer)
+        except ProtocolError as error:
+            raise BackendGarbage(f"{self._name}: {error}") from error
+
+    async def request(self, method: str, params: Params, client: Client) -> Result | Failure:
+        """A request of the gateway's own (discover, lists), outside any client's call. Raises BackendError."""
+        link = self._link
+        if link is None or not link.is_open:
+            link = await self._open()
+        token = next(self._ids)
+        carried = bridge.modern_params(params, client, token)
+        request = Request(token, method, carried, _mirrored(method, None), is_retry_safe=True)
+        return await link.exchange(request, _Deaf())
+
+    async def aclose(self) -> None:
+        """Close the link."""
+        if self._link is not None:
+            await self._link.aclose()
+
+    async def _open(self) -> Link:
+        async with self._connecting:
+            if self._link is None or not self._link.is_open:
+                self._link = await self._connector.connect(_Deaf())
+            return self._link
+
+
+@final
+class _Deaf:
+    """A modern backend has nothing to say outside exchanges."""
+
+    async def notified(self, method: str, params: Params) -> None:
+        """Nobody asked for it."""
+
+    def asked(self, request_id: jsonrpc.Id, method: str, params: Params) -> None:
+        """Servers MUST NOT ask outside an InputRequiredResult (basic/transports)."""
+
+
+def _mirrored(method: str, name: str | None) -> bytes:
+    """The request metadata headers of one request."""
+    row = METHODS.get(method)
+    if name is None or row is None or not row.has_name_header:
+        return b"%bmcp-method: %b\r\n" % (_VERSION_LINE, headers.encode_value(method))
+    return b"%bmcp-method: %b\r\nmcp-name: %b\r\n" % (_VERSION_LINE, method.encode(), headers.encode_value(name))
+
+
+def own_client(info: Json) -> Client:
+    """The gateway as a client in its own right: it can be asked nothing."""
+    return Client(MODERN_2026_07_28, info, b"{}")

@@ -1,0 +1,130 @@
+"""The MCP endpoint: from an HTTP request to the era that serves it.
+
+`POST`, `GET` and `DELETE` on `/mcp` (all backends) and `/mcp/<backend>` (one). What every request must be, whatever its
+era, is checked here; which era it is in is decided once, by `protocol.modern.is_claimed`. Sources: basic/transports of
+2025-03-26 to 2025-11-25, basic/transports/streamable-http of 2026-07-28.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, final
+
+from gatewright.errors import GatewayError, InvalidRequest, OriginRefused, ParseError, ProtocolError
+from gatewright.inbound.handshake import HandshakeSide
+from gatewright.inbound.http import HttpRequest
+from gatewright.inbound.modern import ModernSide
+from gatewright.inbound.origins import Origins
+from gatewright.inbound.responder import Responder
+from gatewright.protocol import depth, jsonrpc, modern, refusals
+from gatewright.protocol.revisions import MODERN
+
+PATH: Final = "/mcp"
+ALLOW: Final = b"Allow: GET, POST, DELETE\r\n"
+ALLOW_POST: Final = b"Allow: POST\r\n"
+
+
+@final
+class Endpoint:
+    """Serves the MCP paths of the listener."""
+
+    def __init__(
+        self,
+        modern_side: ModernSide,
+        handshake_side: HandshakeSide,
+        has_route: Callable[[str], bool],
+        max_json_depth: int,
+    ) -> None:
+        self._modern = modern_side
+        self._handshake = handshake_side
+        self._has_route = has_route
+        self._max_json_depth = max_json_depth
+        self._accepts: dict[bytes, bool] = {}
+        self.origins = Origins((), 0)
+
+    def route_of(self, path: str) -> str | None:
+        """The route a path names (empty: all backends), None when the path is not an MCP endpoint."""
+        if path == PATH:
+            return ""
+        route = path.removeprefix(PATH + "/")
+        return route if route != path and route and self._has_route(route) else None
+
+    async def serve(self, request: HttpRequest, responder: Responder) -> None:
+        """Serve one HTTP request."""
+        route = self.route_of(request.path)
+        if route is None:
+            _refuse(responder, InvalidRequest(f"nothing is served here: use {PATH} or {PATH}/<backend>"), 404)
+            return
+        if not self.origins.is_allowed(request.headers.get(b"origin")):
+            _refuse(responder, OriginRefused("this Origin may not reach the gateway; see listen.allowed_origins"))
+            return
+        if request.method == "POST":
+            await self._post(request, responder, route)
+        elif request.headers.get(b"mcp-protocol-version", b"").decode("latin-1") in MODERN:
+            responder.respond(405, headers=ALLOW_POST)
+        elif request.method == "GET":
+            await self._handshake.stream(request, responder, route)
+        elif request.method == "DELETE":
+            self._handshake.end(request, responder, route)
+        else:
+            responder.respond(405, headers=ALLOW)
+
+    async def _post(self, request: HttpRequest, responder: Responder, route: str) -> None:
+        headers = request.headers
+        if not _is_json(headers.get(b"content-type", b"")):
+            _refuse(responder, InvalidRequest("Content-Type must be application/json"), 415)
+            return
+        if not self._is_acceptable(headers.get(b"accept", b"*/*")):
+            _refuse(responder, InvalidRequest("Accept must list application/json and text/event-stream"), 406)
+            return
+        body = request.body
+        try:
+            depth.check_json(body, max_depth=self._max_json_depth)
+            if body.lstrip()[:1] == b"[":
+                await self._handshake.batch(request, responder, route)
+                return
+            message = jsonrpc.decode_request(body)
+        except ProtocolError as error:
+            _refuse(responder, ParseError(str(error)))
+            return
+        except GatewayError as error:
+            _refuse(responder, error, request_id=jsonrpc.salvage_id(body))
+            return
+        if modern.is_claimed(message, headers.get(b"mcp-protocol-version")):
+            await self._modern.serve(message, request, responder, route)
+        else:
+            await self._handshake.serve(message, request, responder, route)
+
+    def _is_acceptable(self, accept: bytes) -> bool:
+        """Whether the client takes both answers we may give. Clients send few different values: each is read once."""
+        known = self._accepts.get(accept)
+        if known is None:
+            if len(self._accepts) > 256:
+                self._accepts.clear()
+            known = self._accepts[accept] = _accepts_both(accept)
+        return known
+
+
+def _accepts_both(accept: bytes) -> bool:
+    ranges = set()
+    for part in accept.decode("latin-1").lower().split(","):
+        media, _, parameters = part.partition(";")
+        if "q=0" not in parameters.replace(" ", "").split(";") and media.strip():
+            ranges.add(media.strip())
+    takes_json = bool(ranges & {"application/json", "application/*", "*/*"})
+    takes_stream = bool(ranges & {"text/event-stream", "text/*", "*/*"})
+    return takes_json and takes_stream
+
+
+def _is_json(content_type: bytes) -> bool:
+    return content_type == b"application/json" or (
+        content_type.partition(b";")[0].strip().lower() == b"application/json"
+    )
+
+
+def _refuse(
+    responder: Responder, error: GatewayError, status: int | None = None, request_id: jsonrpc.Id | None = None
+) -> None:
+    """Answer with a refusal made before the era is known; both eras give such errors the same status."""
+    failure = refusals.failure(error)
+    responder.respond(status or refusals.row(error).modern_status, jsonrpc.error(request_id, failure))

@@ -1,0 +1,106 @@
+"""Modern clients (2026-07-28) over HTTP: every POST stands alone, and closing its stream cancels it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Final, final
+
+import structlog
+from msgspec import UNSET
+
+from gatewright.call import Call, Handler
+from gatewright.errors import GatewayError, InvalidRequest, MethodNotFound
+from gatewright.inbound.http import HttpRequest
+from gatewright.inbound.reply import Keepalive, ModernReply
+from gatewright.inbound.responder import Responder
+from gatewright.protocol import addressing, jsonrpc, modern, refusals
+from gatewright.protocol.methods import METHODS
+
+NO_HEADERS: Final[Mapping[bytes, bytes]] = {}
+log = structlog.get_logger("gatewright.inbound")
+
+
+@final
+class ModernSide:
+    """Serves modern requests."""
+
+    def __init__(self, handle: Handler, keepalive: Keepalive) -> None:
+        self._handle = handle
+        self._keepalive = keepalive
+
+    async def serve(self, message: jsonrpc.Message, request: HttpRequest, responder: Responder, route: str) -> None:
+        """Serve one message: a request is answered, a notification accepted, anything else refused."""
+        if message.id is UNSET or message.id is None or message.method is UNSET:
+            self._accept(message, responder)
+            return
+        try:
+            call = self._call(message, message.id, message.method, request, responder, route)
+        except GatewayError as error:
+            failure = refusals.failure(error)
+            responder.respond(refusals.status(error, "modern"), jsonrpc.error(message.id, failure))
+            return
+        await self._run(call, responder)
+
+    def _call(
+        self,
+        message: jsonrpc.Message,
+        request_id: jsonrpc.Id,
+        method: str,
+        request: HttpRequest,
+        responder: Responder,
+        route: str,
+    ) -> Call:
+        """The call in a request. Raises ClientError."""
+        client, meta = modern.admit(message, request.headers)
+        row = METHODS.get(method)
+        params = jsonrpc.NO_PARAMS if message.params is UNSET else message.params
+        if row is None:
+            name = None
+        elif "modern" not in row.eras:
+            raise MethodNotFound(f"Method not found: {method}")
+        else:
+            name = addressing.name_of(row, params)
+        return Call(
+            method=method,
+            params=params,
+            name=name,
+            client=client,
+            reply=ModernReply(responder, request_id, method, client.revision, meta.get(modern.LOG_LEVEL_KEY)),
+            route=route,
+            param_headers=_param_headers(request.headers),
+        )
+
+    async def _run(self, call: Call, responder: Responder) -> None:
+        """Carry the call out while its client stays. The client leaving cancels it (basic/patterns/cancellation)."""
+        reply = call.reply
+        assert isinstance(reply, ModernReply)
+        task = asyncio.current_task()
+        assert task is not None
+        responder.on_gone = task.cancel  # type: ignore[assignment]
+        self._keepalive.add(reply)
+        try:
+            await reply.finish(await self._handle(call))
+        except GatewayError as error:
+            await reply.refuse(error)
+        except asyncio.CancelledError:
+            if not responder.is_gone:
+                raise
+            task.uncancel()
+        finally:
+            responder.on_gone = None
+            self._keepalive.remove(reply)
+
+    def _accept(self, message: jsonrpc.Message, responder: Responder) -> None:
+        """Core notifications do nothing over HTTP in this revision, and responses are not allowed."""
+        if message.method is UNSET:
+            error = InvalidRequest("the body must be a request or a notification")
+            responder.respond(400, jsonrpc.error(None, refusals.failure(error)))
+            return
+        responder.respond(202)
+
+
+def _param_headers(headers: Mapping[bytes, bytes]) -> Mapping[bytes, bytes]:
+    """The `Mcp-Param-*` headers of a request."""
+    found = {name: value for name, value in headers.items() if name.startswith(b"mcp-param-")}
+    return found or NO_HEADERS

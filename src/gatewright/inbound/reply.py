@@ -1,0 +1,159 @@
+"""The client's end of one call over HTTP: JSON if the outcome comes first, else an event stream.
+
+A stream is begun by the first notification or question, or by the keep-alive of a call that stays silent long, so that
+proxies do not take it for dead. Sources: basic/transports of the handshake revisions,
+basic/transports/streamable-http of 2026-07-28.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final, final
+
+from msgspec import Raw
+from typing_extensions import override
+
+from gatewright.call import Failure, InputRequired, Json, Outcome, Result
+from gatewright.errors import GatewayError, MissingCapability
+from gatewright.inbound.responder import Responder
+from gatewright.protocol import bridge, jsonrpc, refusals, sse
+from gatewright.protocol.jsonrpc import Id
+from gatewright.protocol.methods import ACKNOWLEDGED, LOG_MESSAGE
+from gatewright.protocol.modern import LOG_LEVELS, SUBSCRIPTION_KEY
+from gatewright.protocol.revisions import Revision
+
+KEEPALIVE: Final = sse.comment()
+
+
+@final
+class Keepalive:
+    """Keeps silent streams alive: one timer for all, a comment line each `interval_s`."""
+
+    def __init__(self, interval_s: float) -> None:
+        self._interval_s = interval_s
+        self._replies: set[HttpReply] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, reply: HttpReply) -> None:
+        """Keep this one alive until it is removed."""
+        self._replies.add(reply)
+        if self._timer is None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(self._interval_s, self._tick, loop)
+
+    def remove(self, reply: HttpReply) -> None:
+        """It has ended."""
+        self._replies.discard(reply)
+
+    def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
+        for reply in self._replies:
+            reply.keep_alive()
+        self._timer = loop.call_later(self._interval_s, self._tick, loop) if self._replies else None
+
+
+class HttpReply:
+    """One HTTP response as a call's reply. The eras differ in what may be sent on it."""
+
+    __slots__ = ("_is_old", "_request_id", "_responder", "_revision", "method")
+
+    def __init__(self, responder: Responder, request_id: Id, method: str, revision: Revision) -> None:
+        self._responder = responder
+        self._request_id = request_id
+        self._revision = revision
+        self._is_old = False
+        self.method = method
+
+    async def emit(self, method: str, params: Json) -> None:
+        """See Reply.emit."""
+        await self.send(jsonrpc.notification(method, params))
+
+    async def ask(self, method: str, params: Json) -> Result | Failure:
+        """See Reply.ask. Without a way to ask, the question is refused as the client would refuse it."""
+        raise MissingCapability(f"{method} cannot be asked of this client", {})
+
+    async def send(self, message: bytes) -> None:
+        """Put one message on the stream, beginning it if need be."""
+        responder = self._responder
+        if not responder.is_started:
+            responder.start_stream()
+        await responder.send(sse.encode(message))
+
+    def keep_alive(self) -> None:
+        """A comment on a stream; a call that was silent for a whole interval becomes a stream."""
+        responder = self._responder
+        if responder.is_started:
+            responder.send_nowait(KEEPALIVE)
+        elif self._is_old:
+            responder.start_stream()
+            responder.send_nowait(KEEPALIVE)
+        self._is_old = True
+
+    async def finish(self, outcome: Outcome) -> None:
+        """Answer with the outcome."""
+        if isinstance(outcome, Failure):
+            status = refusals.failure_status(outcome, self._revision.era)
+            await self._answer(status, jsonrpc.error(self._request_id, outcome))
+            return
+        value = outcome.value
+        if not isinstance(outcome, InputRequired):
+            value = bridge.result_for(self._revision, self.method, value)
+        await self._answer(200, jsonrpc.result(self._request_id, self._last(value)))
+
+    async def refuse(self, error: GatewayError) -> None:
+        """Answer with one of our own refusals."""
+        failure = refusals.failure(error, not_found_code=self._revision.not_found_code)
+        status = refusals.status(error, self._revision.era)
+        await self._answer(status, jsonrpc.error(self._request_id, failure))
+
+    def _last(self, value: Json) -> Json:
+        """The result as it is to be sent."""
+        return value
+
+    async def _answer(self, status: int, body: bytes) -> None:
+        responder = self._responder
+        if not responder.is_started:
+            responder.respond(status, body)
+            return
+        await responder.send(sse.encode(body))
+        responder.end()
+
+
+@final
+class ModernReply(HttpReply):
+    """A reply in the modern era: nothing is asked on it, and log messages only pass at the level that was asked for."""
+
+    __slots__ = ("_least_level",)
+
+    def __init__(
+        self, responder: Responder, request_id: Id, method: str, revision: Revision, log_level: Raw | None
+    ) -> None:
+        super().__init__(responder, request_id, method, revision)
+        self._least_level = None if log_level is None else LOG_LEVELS.index(bytes(log_level).decode().strip('"'))
+
+    @override
+    async def emit(self, method: str, params: Json) -> None:
+        """Send a notification, if the request allows it (S-43); on a subscription, under the client's own id."""
+        if method == LOG_MESSAGE and not self._is_wanted(params):
+            return
+        if self.method == "subscriptions/listen":
+            params = self._tagged(params)
+        elif method == ACKNOWLEDGED:
+            return
+        await self.send(jsonrpc.notification(method, params))
+
+    def _is_wanted(self, params: Json) -> bool:
+        if self._least_level is None:
+            return False
+        level = bytes(jsonrpc.members(params).get("level", b"")).decode("latin-1").strip('"')
+        return level in LOG_LEVELS and LOG_LEVELS.index(level) >= self._least_level
+
+    @override
+    def _last(self, value: Json) -> Json:
+        return self._tagged(value) if self.method == "subscriptions/listen" else value
+
+    def _tagged(self, value: Json) -> bytes:
+        """An object whose `_meta` names the client's subscription (basic/patterns/subscriptions)."""
+        members = jsonrpc.members(value)
+        meta = jsonrpc.members(members["_meta"]) if "_meta" in members else {}
+        meta[SUBSCRIPTION_KEY] = jsonrpc.raw(self._request_id)
+        return jsonrpc.encode({**members, "_meta": meta})

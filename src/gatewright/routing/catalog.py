@@ -1,0 +1,122 @@
+"""The catalog: who offers what, as immutable values and pure functions.
+
+A `Listing` is one backend's list of one kind, read once. Names of tools and prompts are prefixed with the backend's
+name on the route that serves all; resource URIs are not, because tools, links and MCP Apps (`ui://`) refer to them.
+Source: server/{tools,resources,prompts} of every revision; THREATS "tool shadowing".
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal, final
+
+import msgspec
+from msgspec import Raw
+
+from gatewright.call import Json
+from gatewright.errors import BackendGarbage, ProtocolError
+from gatewright.protocol import jsonrpc
+from gatewright.protocol.methods import Method
+
+Scope = Literal["public", "private"]
+_decode_items: Final = msgspec.json.Decoder(list[Raw]).decode
+_decode_text: Final = msgspec.json.Decoder(str).decode
+_decode_int: Final = msgspec.json.Decoder(int).decode
+
+
+@final
+class Listing(msgspec.Struct, frozen=True):
+    """One backend's list of one kind: its items as they are shown on the shared route, and how long they hold."""
+
+    keys: tuple[str, ...]
+    """The backend's own names or URIs, in its order."""
+    items: tuple[bytes, ...]
+    """The item objects, names prefixed, one for each key."""
+    ttl_ms: int
+    scope: Scope
+
+
+@final
+class Page(msgspec.Struct, frozen=True):
+    """One page of a backend's list, as it came."""
+
+    items: list[Raw]
+    next_cursor: Raw | None
+    ttl_ms: int | None
+    scope: Scope
+
+
+def read_page(method: Method, value: Json) -> Page:
+    """Read one list result. Raises ProtocolError when it is not one."""
+    result = jsonrpc.members(value)
+    try:
+        items = _decode_items(result[method.items or ""])
+        ttl = result.get("ttlMs")
+        ttl_ms = None if ttl is None else max(0, _decode_int(ttl))
+    except (KeyError, msgspec.DecodeError) as error:
+        raise ProtocolError(f"{method.name} was not answered with a list of {method.items}") from error
+    cursor = result.get("nextCursor")
+    if cursor is not None and bytes(cursor) == b"null":
+        cursor = None
+    scope: Scope = "public" if bytes(result.get("cacheScope", b"")) == b'"public"' else "private"
+    return Page(items, cursor, ttl_ms, scope)
+
+
+def listing(method: Method, pages: list[Page], prefix: str, default_ttl_ms: int) -> Listing:
+    """All pages of one backend as a listing: the strictest scope and the smallest lifetime of its pages (S-54)."""
+    keys: list[str] = []
+    items: list[bytes] = []
+    for page in pages:
+        for item in page.items:
+            members = jsonrpc.members(item)
+            key = _key(method, members)
+            keys.append(key)
+            items.append(bytes(item) if not prefix else _prefixed(members, prefix + key))
+    ttl_ms = min((default_ttl_ms if page.ttl_ms is None else page.ttl_ms for page in pages), default=0)
+    scope: Scope = "public" if all(page.scope == "public" for page in pages) else "private"
+    return Listing(tuple(keys), tuple(items), ttl_ms, scope)
+
+
+def split(name: str, separator: str) -> tuple[str, str] | None:
+    """The backend and its own name in a prefixed name: the first separator divides, as no backend's name holds it."""
+    backend, found, own = name.partition(separator)
+    return (backend, own) if found and own else None
+
+
+def matches(template: str, uri: str) -> bool:
+    """Whether a URI can come from a URI template (RFC 6570): its literals in order, anything in its expressions.
+
+    Linear in the URI's length whatever the template, since both come from strangers.
+    """
+    literals: list[str] = []
+    rest = template
+    while True:
+        literal, opened, tail = rest.partition("{")
+        literals.append(literal)
+        if not opened:
+            break
+        _, closed, rest = tail.partition("}")
+        if not closed:
+            return False
+    if len(literals) == 1:
+        return uri == template
+    if not uri.startswith(literals[0]) or not uri.endswith(literals[-1]):
+        return False
+    at, end = len(literals[0]), len(uri) - len(literals[-1])
+    for literal in literals[1:-1]:
+        found = uri.find(literal, at, end)
+        if found < 0:
+            return False
+        at = found + len(literal)
+    return at <= end
+
+
+def _key(method: Method, members: dict[str, Raw]) -> str:
+    try:
+        return _decode_text(members[method.item_key or ""])
+    except (KeyError, msgspec.DecodeError) as error:
+        raise BackendGarbage(f"an item of {method.name} has no {method.item_key}") from error
+
+
+def _prefixed(members: dict[str, Raw], name: str) -> bytes:
+    """The item under another name; every other member, `_meta` included, as it was."""
+    return jsonrpc.encode({**members, "name": jsonrpc.raw(name)})

@@ -1,0 +1,41 @@
+"""Cursors of merged lists: an offset, sealed so that a client can neither make one nor move it elsewhere (S-83)."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+from typing import Final, final
+
+from gatewright.errors import InvalidParams
+
+_TAG_BYTES: Final = 16
+
+
+@final
+class Cursors:
+    """Makes and reads cursors with one key. Every replica that shares the key reads them."""
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+
+    def make(self, method: str, subject: str, offset: int) -> str:
+        """A cursor for the items from `offset` on."""
+        text = b"%d" % offset
+        return base64.urlsafe_b64encode(self._tag(method, subject, text) + text).decode().rstrip("=")
+
+    def read(self, method: str, subject: str, cursor: str) -> int:
+        """The offset in a cursor made for the same method and caller. Raises InvalidParams."""
+        try:
+            sealed = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
+        except ValueError as error:
+            raise InvalidParams("the cursor is not one of this server's") from error
+        tag, text = sealed[:_TAG_BYTES], sealed[_TAG_BYTES:]
+        canonical = base64.urlsafe_b64encode(sealed).decode().rstrip("=")
+        if canonical != cursor or not hmac.compare_digest(tag, self._tag(method, subject, text)):
+            raise InvalidParams("the cursor is not one of this server's")
+        return int(text)
+
+    def _tag(self, method: str, subject: str, text: bytes) -> bytes:
+        said = b"\0".join((b"cursor", method.encode(), subject.encode("utf-8", "surrogatepass"), text))
+        return hmac.new(self._key, said, hashlib.sha256).digest()[:_TAG_BYTES]
