@@ -24,6 +24,8 @@ from gatewright.errors import ProtocolError
 T = TypeVar("T")
 Maybe: TypeAlias = Union[T, UnsetType, None]  # noqa: UP007 - `|` makes no generic alias at run time
 """A member that may be absent."""
+MaybeRaw: TypeAlias = Raw | UnsetType
+"""A member that may be absent and is carried as it is, null too (msgspec never fills a `Raw` beside a None)."""
 Id: TypeAlias = int | str
 """A request id or progress token (basic/index)."""
 Members: TypeAlias = dict[str, Raw]
@@ -183,8 +185,8 @@ class CallToolParams(RetriedParams, frozen=True, kw_only=True):
     """server/tools."""
 
     name: str
-    arguments: Maybe[Raw] = UNSET
-    task: Annotated[Maybe[Raw], since(_NOVEMBER_2025, _NOVEMBER_2025)] = UNSET
+    arguments: MaybeRaw = UNSET
+    task: Annotated[MaybeRaw, since(_NOVEMBER_2025, _NOVEMBER_2025)] = UNSET
 
 
 @final
@@ -265,10 +267,10 @@ class CancelledParams(Params, frozen=True, kw_only=True):
 
 @final
 class LogParams(Params, frozen=True, kw_only=True):
-    """server/utilities/logging."""
+    """server/utilities/logging. `data` is required, but the official Python SDK leaves a null out."""
 
     level: LoggingLevel
-    data: Raw
+    data: MaybeRaw = UNSET
     logger: Maybe[str] = UNSET
 
 
@@ -280,7 +282,7 @@ class ResourceUpdatedParams(Params, frozen=True, kw_only=True):
 
 
 @final
-class ElicitationCompleteParams(Params, frozen=True, kw_only=True):
+class ElicitationCompleteParams(Wire, frozen=True, kw_only=True):
     """2025-11-25 client/elicitation: a URL elicitation ended out of band."""
 
     FIRST: ClassVar[str] = _NOVEMBER_2025
@@ -318,9 +320,9 @@ class Tool(Item, frozen=True, kw_only=True):
     """server/tools."""
 
     input_schema: Raw
-    output_schema: Annotated[Maybe[Raw], since(_JUNE_2025)] = UNSET
+    output_schema: Annotated[MaybeRaw, since(_JUNE_2025)] = UNSET
     annotations: Annotated[Maybe[ToolAnnotations], since("2025-03-26")] = UNSET
-    execution: Annotated[Maybe[Raw], since(_NOVEMBER_2025, _NOVEMBER_2025)] = UNSET
+    execution: Annotated[MaybeRaw, since(_NOVEMBER_2025, _NOVEMBER_2025)] = UNSET
 
 
 @final
@@ -337,7 +339,7 @@ class Resource(Item, frozen=True, kw_only=True):
     uri: str
     mime_type: Maybe[str] = UNSET
     size: Maybe[int] = UNSET
-    annotations: Maybe[Raw] = UNSET
+    annotations: MaybeRaw = UNSET
 
 
 @final
@@ -346,7 +348,7 @@ class ResourceTemplate(Item, frozen=True, kw_only=True):
 
     uri_template: str
     mime_type: Maybe[str] = UNSET
-    annotations: Maybe[Raw] = UNSET
+    annotations: MaybeRaw = UNSET
 
 
 # --- Results. ---
@@ -427,7 +429,7 @@ class InputRequest(Wire, frozen=True, kw_only=True):
 
     FIRST: ClassVar[str] = _MODERN
     method: str
-    params: Maybe[Raw] = UNSET
+    params: MaybeRaw = UNSET
 
 
 @final
