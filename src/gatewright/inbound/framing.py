@@ -142,7 +142,7 @@ class RequestReader:
         self._wire_bytes = 0
         self._refusal: Refusal | None = None
         # Requests on one connection repeat their host and target: what was found good is not checked again.
-        self._host = b""
+        self._host = b" "  # no value is this: values are trimmed
         self._target: tuple[bytes, str, bytes] = (b"", "", b"")
         self._parser = httptools.HttpRequestParser(self)
 
@@ -277,8 +277,11 @@ class RequestReader:
             self._accept_expectation(fields[b"expect"])
         if b"upgrade" in fields:
             self._is_upgrade = parser.should_upgrade()
+        method = parser.get_method()
+        if method == b"CONNECT":
+            raise Refusal(400, "CONNECT takes a host, and no host is served")
         target = self._target
-        self._request = HttpRequest(parser.get_method().decode(), target[1], target[2], fields, b"", self._peer)
+        self._request = HttpRequest(method.decode(), target[1], target[2], fields, b"", self._peer)
         if self._chunked:
             self._fields = {}  # what still arrives are trailers
             self._wire_bytes = 0

@@ -1,0 +1,240 @@
+"""Request framing as a conversation without sockets: strict, and the same under any chunking."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gatewright.inbound.framing import HttpRequest, Refusal, RequestReader
+from gatewright.inbound.settings import Limits
+from inbound.framing_corpus import CANARY, HEAD, LAST_READ, READ, REFUSED, Read, Refused
+
+CANARY_READ = ("GET", "/canary", b"")
+
+
+class Conversation:
+    """One reader and what it said."""
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self.requests: list[HttpRequest] = []
+        self.lasts: list[bool] = []
+        self.refusal: Refusal | None = None
+        self.reader = RequestReader(self._deliver, limits or Limits())
+
+    def _deliver(self, request: HttpRequest, is_last: bool, is_old: bool) -> None:
+        self.requests.append(request)
+        self.lasts.append(is_last)
+
+    def hear(self, *pieces: bytes) -> Conversation:
+        """Feed until the end or the refusal."""
+        for piece in pieces:
+            try:
+                self.reader.feed(piece)
+            except Refusal as refusal:
+                self.refusal = refusal
+                break
+        return self
+
+    @property
+    def verdict(self) -> tuple[list[tuple[str, str, bytes]], int]:
+        """What was read, and the status of the refusal or 0."""
+        read = [(request.method, request.path, request.body) for request in self.requests]
+        return read, self.refusal.status if self.refusal else 0
+
+
+def _cut(raw: bytes, cuts: list[int]) -> list[bytes]:
+    marks = sorted({0, len(raw), *(cut % (len(raw) + 1) for cut in cuts)})
+    return [raw[start:end] for start, end in pairwise(marks)]
+
+
+@pytest.mark.parametrize("case", REFUSED, ids=lambda case: case.name)
+def test_a_framing_error_is_refused_and_nothing_behind_it_is_read(case: Refused) -> None:
+    """One refusal with the right status; the canary behind it is not a request."""
+    assert Conversation().hear(case.raw + CANARY).verdict == ([], case.status)
+
+
+@pytest.mark.parametrize("case", [case for case in REFUSED if len(case.raw) < 5_000], ids=lambda case: case.name)
+def test_a_framing_error_is_refused_byte_by_byte(case: Refused) -> None:
+    """The verdict does not depend on how the bytes arrive."""
+    pieces = [bytes([byte]) for byte in case.raw + CANARY]
+    assert Conversation().hear(*pieces).verdict == ([], case.status)
+
+
+@pytest.mark.parametrize("case", REFUSED, ids=lambda case: case.name)
+def test_a_framing_error_behind_a_request_is_refused(case: Refused) -> None:
+    """The good request before it is read, the bad one is not, nor anything behind it."""
+    assert Conversation().hear(CANARY + case.raw + CANARY).verdict == ([CANARY_READ], case.status)
+
+
+@pytest.mark.parametrize("case", READ, ids=lambda case: case.name)
+def test_an_odd_request_is_read_rightly(case: Read) -> None:
+    """It is read as the specification says, and the request behind it keeps its own bytes."""
+    assert Conversation().hear(case.raw + CANARY).verdict == ([*case.requests, CANARY_READ], 0)
+
+
+@pytest.mark.parametrize("case", LAST_READ, ids=lambda case: case.name)
+def test_nothing_is_read_behind_the_last_request(case: Read) -> None:
+    """A request that ends the connection is read; the canary is not, in the same read or in the next."""
+    talk = Conversation().hear(case.raw + CANARY, CANARY)
+    assert talk.verdict == (list(case.requests), 0)
+    assert talk.lasts == [True]
+
+
+@given(
+    cases=st.lists(st.sampled_from(READ), min_size=1, max_size=5),
+    ending=st.sampled_from([None, *(case for case in REFUSED if len(case.raw) < 5_000), *LAST_READ]),
+    cuts=st.lists(st.integers(min_value=0, max_value=5_000), max_size=20),
+)
+def test_any_chunking_gives_the_same_requests(
+    cases: list[Read], ending: Read | Refused | None, cuts: list[int]
+) -> None:
+    """However a connection's bytes are cut, the same requests and the same refusal come out."""
+    raw = b"".join(case.raw for case in cases) + (ending.raw if ending else b"") + CANARY
+    expected = [request for case in cases for request in case.requests]
+    status = 0
+    if isinstance(ending, Refused):
+        status = ending.status
+    elif ending is None:
+        expected.append(CANARY_READ)
+    else:
+        expected.extend(ending.requests)
+    assert Conversation().hear(*_cut(raw, cuts)).verdict == (expected, status)
+
+
+@given(
+    start=st.sampled_from([case.raw for case in (*READ, *REFUSED) if len(case.raw) < 1_000]),
+    edits=st.lists(st.tuples(st.integers(0, 1_000), st.binary(max_size=3)), min_size=1, max_size=4),
+)
+def test_mutated_bytes_give_requests_or_a_refusal_and_nothing_else(
+    start: bytes, edits: list[tuple[int, bytes]]
+) -> None:
+    """Garbage never escapes as another exception, and cutting it never changes what it means."""
+    raw = bytearray(start + CANARY)
+    for place, text in edits:
+        at = place % len(raw)
+        raw[at : at + 1] = text
+    whole = Conversation().hear(bytes(raw)).verdict
+    assert Conversation().hear(*(bytes([byte]) for byte in raw)).verdict == whole
+
+
+@given(raw=st.binary(max_size=300))
+def test_random_bytes_give_a_refusal_or_nothing(raw: bytes) -> None:
+    """Random bytes are never a request."""
+    assert Conversation().hear(raw).requests == []
+
+
+def test_names_are_lowered_values_trimmed_and_lists_joined() -> None:
+    """What the fields of a request look like to those who read it."""
+    raw = HEAD + b"Accept: a/b \t\r\nX-Empty:  \r\nACCEPT: c/d\r\n\r\n"
+    (request,) = Conversation().hear(raw).requests
+    assert request.headers == {b"host": b"a", b"accept": b"a/b, c/d", b"x-empty": b""}
+
+
+def test_the_target_is_split_and_otherwise_kept() -> None:
+    """Percent-encoding is the router's to judge; a query may be there and empty."""
+    raw = b"GET /a%2fb?c=%41?d HTTP/1.1\r\nHost: a\r\n\r\nGET /e? HTTP/1.1\r\nHost: a\r\n\r\n"
+    first, second = Conversation().hear(raw).requests
+    assert (first.path, first.query) == ("/a%2fb", b"c=%41?d")
+    assert (second.path, second.query) == ("/e", b"")
+
+
+def test_trailers_never_become_fields() -> None:
+    """Neither of their own request nor of the next one."""
+    raw = HEAD + b"Transfer-Encoding: chunked\r\n\r\n0\r\nAuthorization: evil\r\n\r\n" + CANARY
+    for pieces in ([raw], [bytes([byte]) for byte in raw]):
+        first, second = Conversation().hear(*pieces).requests
+        assert set(first.headers) == {b"host", b"transfer-encoding"}
+        assert second.headers == {b"host": b"a"}
+
+
+def test_requests_do_not_share_their_fields() -> None:
+    """What one reader of a request adds to its fields does not reach the next request."""
+    first, second = Conversation().hear(CANARY, CANARY).requests
+    first.headers[b"x"] = b"y"
+    assert b"x" not in second.headers
+
+
+@pytest.mark.parametrize("size", [1, 2, 1_024, 1_025])
+def test_a_body_up_to_the_bound_is_read(size: int) -> None:
+    """The bound itself is allowed, one more is 413, whichever framing is used."""
+    limits = Limits(max_body_bytes=1_024)
+    expected = 0 if size <= 1_024 else 413
+    length = HEAD + b"Content-Length: %d\r\n\r\n" % size + b"x" * size
+    chunked = HEAD + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n" % size + b"x" * size + b"\r\n0\r\n\r\n"
+    for raw in (length, chunked):
+        talk = Conversation(limits).hear(raw)
+        assert talk.verdict == ([("POST", "/mcp", b"x" * size)] if not expected else [], expected)
+
+
+def test_a_declared_body_is_refused_before_it_is_sent() -> None:
+    """The head alone is enough."""
+    assert Conversation().hear(HEAD + b"Content-Length: 99999999\r\n\r\n").verdict == ([], 413)
+
+
+def test_an_endless_header_is_refused_before_it_ends() -> None:
+    """A field without an end is not collected beyond the bound, whatever the size of the reads."""
+    for size in (100, 8_000, 100_000):
+        talk = Conversation()
+        pieces = 0
+        talk.hear(HEAD + b"X: ")
+        while talk.refusal is None and pieces < 1_000:
+            talk.hear(b"y" * size)
+            pieces += 1
+        assert talk.verdict == ([], 431)
+        assert pieces * size <= 32_768 + size
+
+
+def test_a_header_up_to_the_bound_is_read_behind_a_long_body() -> None:
+    """The bound is on the header, not on what was read along with it."""
+    long = HEAD + b"Content-Length: 100000\r\n\r\n" + b"x" * 100_000
+    fine = HEAD + b"X: " + b"y" * 32_000 + b"\r\n\r\n"
+    talk = Conversation().hear(long + fine + CANARY)
+    assert talk.verdict[1] == 0
+    assert len(talk.requests) == 3
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [b"1;" + b"x" * 1_000 + b"\r\na\r\n", b"1\r\na\r\n", b"1;a=b\r\na\r\n"],
+    ids=["long extensions", "one byte each", "short extensions"],
+)
+def test_chunk_framing_may_not_outweigh_the_body(piece: bytes) -> None:
+    """Endless extensions or one-byte chunks are refused long before the body reaches its bound."""
+    talk = Conversation().hear(HEAD + b"Transfer-Encoding: chunked\r\n\r\n")
+    sent = 0
+    while talk.refusal is None and sent < 200_000:
+        talk.hear(piece * 20)
+        sent += len(piece) * 20
+    assert talk.verdict == ([], 400)
+
+
+def test_endless_trailers_are_refused() -> None:
+    """Trailers are dropped, but not for ever."""
+    talk = Conversation().hear(HEAD + b"Transfer-Encoding: chunked\r\n\r\n0\r\n")
+    for number in range(10_000):
+        talk.hear(b"X%d: y\r\n" % number)
+        if talk.refusal is not None:
+            break
+    assert talk.verdict == ([], 400)
+
+
+def test_a_client_that_expects_to_be_told_to_go_on_is_noticed() -> None:
+    """Only while its body has not begun to arrive."""
+    talk = Conversation().hear(HEAD + b"Content-Length: 3\r\nExpect: 100-Continue\r\n\r\n")
+    assert talk.reader.awaits_continue
+    talk.hear(b"a")
+    assert not talk.reader.awaits_continue
+    assert not Conversation().hear(HEAD + b"Expect: 100-continue\r\n\r\n").reader.awaits_continue
+
+
+def test_stages_tell_where_the_reader_is() -> None:
+    """0 between requests, 1 in a header, 2 in a body, counted on and on."""
+    talk = Conversation()
+    stages = [talk.reader.stage]
+    for piece in (b"\r\n", b"PO", b"ST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n", b"a", b"b", CANARY):
+        talk.hear(piece)
+        stages.append(talk.reader.stage)
+    assert stages == [0, 0, 1, 2, 2, 3, 6]
