@@ -14,6 +14,7 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import uvloop
@@ -23,7 +24,7 @@ from gatewright.backend.settings import BackendSettings
 from gatewright.cli import snippets
 from gatewright.cli.logs import configure
 from gatewright.cli.report import FAILED, WRONG, CommandError, say
-from gatewright.cli.serve import announce, explained
+from gatewright.cli.serve import Signals, announce, explained, stopping_on_signals
 from gatewright.config import Config, Log
 from gatewright.errors import GatewrightError
 from gatewright.inbound.settings import Listen
@@ -59,7 +60,9 @@ def demo(listen: str | None, *, once: bool) -> None:
         config = demo_config(address, Path(folder))
         configure(config.log)
         try:
-            answer = uvloop.run(_run(config, once=once))
+            gateway = Gateway(config)
+            with stopping_on_signals(gateway) as signals:
+                answer = uvloop.run(_run(gateway, config, signals, once=once))
         except (OSError, GatewrightError, BaseExceptionGroup) as error:
             raise explained(error, config.listen) from error
     if answer is None:
@@ -103,16 +106,17 @@ def _write_files(folder: Path) -> None:
         path.write_text(text, encoding="utf-8")
 
 
-async def _run(config: Config, *, once: bool) -> Answer | None:
+async def _run(gateway: Gateway, config: Config, signals: Signals, *, once: bool) -> Answer | None:
     """Serve, say how to connect, call, show; then wait for the end. None when the call had no answer."""
-    gateway = Gateway(config)
     ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     answer: Answer | None = None
     async with asyncio.TaskGroup() as group:
         serving = group.create_task(gateway.run(on_ready=lambda listening: ready.set_result(listening.url)))
-        await asyncio.wait({serving, ready}, return_when=asyncio.FIRST_COMPLETED)
+        either: list[asyncio.Future[Any]] = [serving, ready]
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         if not ready.done():
             return None  # stopped, or failed: the group raises what it was
+        signals.arm()
         announce(ready.result(), config)
         endpoint = f"{ready.result()}/mcp"
         call = snippets.plain_call(endpoint, "clock.now", {"zone": "Europe/Berlin"})

@@ -6,12 +6,16 @@ to stderr.
 """
 
 import errno
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import FrameType
 
 import uvloop
 
-from gatewright.app import Gateway
+from gatewright.app import Gateway, Ready
 from gatewright.cli.logs import configure
 from gatewright.cli.report import FAILED, WRONG, CommandError, read_config, say
 from gatewright.config import Config, LogLevel
@@ -25,9 +29,50 @@ def serve(file: Path, listen: str | None, log_level: LogLevel | None) -> None:
     configure(config.log)
     try:
         gateway = Gateway(config)
-        uvloop.run(gateway.run(on_ready=lambda ready: announce(ready.url, config)))
+        with stopping_on_signals(gateway) as signals:
+
+            def on_ready(ready: Ready) -> None:
+                announce(ready.url, config)
+                signals.arm()
+
+            uvloop.run(gateway.run(on_ready=on_ready))
     except (OSError, GatewrightError, BaseExceptionGroup) as error:
         raise explained(error, config.listen) from error
+
+
+class Signals:
+    """SIGTERM and SIGINT as an orderly stop, from the first moment on.
+
+    The gateway has handlers of its own while it serves. These hold before (a stop that comes too early is kept until
+    `arm`) and after: the server raises the signal it was stopped by once more when it has drained, and by default that
+    would end the process before children are stopped and folders removed.
+    """
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self._is_asked = False
+
+    def ask(self, number: int, frame: FrameType | None) -> None:
+        """The signal handler."""
+        self._is_asked = True
+        self._gateway.stop()
+
+    def arm(self) -> None:
+        """The gateway serves: stop it now if that was asked before."""
+        if self._is_asked:
+            self._gateway.stop()
+
+
+@contextmanager
+def stopping_on_signals(gateway: Gateway) -> Iterator[Signals]:
+    """Handle SIGTERM and SIGINT inside the block, and put back what was before."""
+    signals = Signals(gateway)
+    before = {number: signal.signal(number, signals.ask) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield signals
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def with_options(config: Config, listen: str | None, log_level: LogLevel | None) -> Config:
