@@ -175,10 +175,13 @@ class HttpConnection(asyncio.Protocol):
         try:
             response: HttpResponse = await waiter
         except BaseException:
-            self.close()
+            if self._waiter is waiter:
+                self._waiter = None
+                self.close()
+            elif not waiter.cancelled() and waiter.exception() is None:
+                # Answered in the same turn: the connection may be another's by now, unless a stream is still on it.
+                waiter.result().abort()
             raise
-        finally:
-            self._waiter = None
         return response
 
     @property
@@ -305,7 +308,8 @@ class HttpConnection(asyncio.Protocol):
             self.close()
 
     def _hand_over(self, response: HttpResponse) -> None:
-        waiter = self._waiter
+        """Wake whoever sent the request. From here on the connection owes it nothing."""
+        waiter, self._waiter = self._waiter, None
         if waiter is not None and not waiter.done():
             waiter.set_result(response)
 
