@@ -280,7 +280,9 @@ class HttpProtocol(asyncio.Protocol):
 
         One task for many requests: making one costs as much as reading the request does.
         """
+        task = asyncio.current_task()
         while True:
+            responder.task = task
             try:
                 await self._serve(request, responder)
                 if not responder.is_ended and not responder.is_gone:

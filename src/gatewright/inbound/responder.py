@@ -9,6 +9,7 @@ It writes what it is given: values that come from a peer are the caller's to che
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Final, Protocol
@@ -57,6 +58,7 @@ class Responder:
         "is_started",
         "on_drain",
         "on_gone",
+        "task",
     )
 
     def __init__(self, connection: Connection, *, is_last: bool, is_old: bool, is_bare: bool) -> None:
@@ -69,7 +71,9 @@ class Responder:
         self.is_ended = False
         self.is_gone = False
         """The client closed the connection before the response ended."""
-        self.on_gone: Callable[[], None] | None = None
+        self.task: asyncio.Task[object] | None = None
+        """The task that serves the request, set by the connection: asking asyncio for it costs a system call."""
+        self.on_gone: Callable[[], object] | None = None
         """Called once, synchronously, when the client leaves before the response ended."""
         self.on_drain: Callable[[], None] | None = None
         """Called once, synchronously, when the listener begins to shut down while the response runs."""
@@ -183,6 +187,13 @@ class Responder:
         on_drain, self.on_drain = self.on_drain, None
         if on_drain is not None and not self.is_ended and not self.is_gone:
             on_drain()
+
+
+def running_task(responder: Responder) -> asyncio.Task[object]:
+    """The task that serves the request. Before its connection said which, asyncio is asked."""
+    task = responder.task or asyncio.current_task()
+    assert task is not None
+    return task
 
 
 def _head(status: int, size: int, content_type: bytes, headers: bytes) -> bytes:
