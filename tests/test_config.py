@@ -286,3 +286,18 @@ def test_the_document_names_no_key_that_does_not_exist() -> None:
     known = {key for key, _ in keys()}
     written = re.findall(r"^\| `([\w.]+)` \|.*\|.*\|$", DOCUMENT.read_text(), re.MULTILINE)
     assert set(written) <= known
+
+
+def examples() -> list[Any]:
+    """Every YAML block of the documents."""
+    found = []
+    for document in (DOCUMENT, DOCUMENT.with_name("getting-started.md")):
+        blocks = re.findall(r"^```yaml\n(.*?)^```", document.read_text(), re.MULTILINE | re.DOTALL)
+        found += [pytest.param(block, id=f"{document.name}-{number}") for number, block in enumerate(blocks, 1)]
+    return found
+
+
+@pytest.mark.parametrize("example", examples())
+def test_every_example_of_the_documents_loads(example: str) -> None:
+    """As it is printed, with an empty environment."""
+    assert config_of(example).backends
