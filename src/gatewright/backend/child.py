@@ -341,7 +341,8 @@ class Child(Wire):
         """Close the pipes, through whatever owns them by now."""
         process = self._process
         if self._stdin is not None:
-            self._stdin.abort()
+            if not self._input.is_over:  # asyncio's transport cannot be aborted once it is closed
+                self._stdin.abort()
         elif process.stdin is not None:
             process.stdin.close()
         for transport, stream in ((self._stdout, process.stdout), (self._stderr, process.stderr)):
