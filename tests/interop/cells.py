@@ -7,6 +7,7 @@ gateway too, which speaks to a backend in the client's own era where it can. A c
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,7 +55,7 @@ def official(name: str, transport: str, era: str, eras: tuple[Era, ...]) -> Serv
     return ServerCell(name, Fixture(name), eras, **placed)
 
 
-SERVERS = (
+ALL_SERVERS = (
     official("both", "http", "both", BOTH),
     official("handshake", "http", "handshake", HANDSHAKE),
     official("modern", "http", "modern", MODERN),
@@ -94,6 +95,9 @@ SERVERS = (
         stdio=("{node}", f"{{cache}}/{EVERYTHING_MAIN}", "stdio"),
     ),
 )
+
+ONLY = os.environ.get("INTEROP_SERVERS", "").split()  # names, for looking at one server alone
+SERVERS = tuple(server for server in ALL_SERVERS if not ONLY or server.name in ONLY)
 
 
 @dataclass(frozen=True)

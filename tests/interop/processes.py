@@ -8,9 +8,11 @@ by name, or ends one that it did not start.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import subprocess
+import sys
 import threading
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +22,16 @@ FIRST_LINE_TIMEOUT_S = 20.0  # a cold Python or Node start with a large SDK take
 STOP_TIMEOUT_S = 5.0
 RING_LINES = 400  # enough to hold a traceback and the requests around it
 _LINE_CHARS = 100_000
+
+
+_LIBC = ctypes.CDLL(None)
+_PR_SET_PDEATHSIG = 1
+
+
+def _end_with_parent() -> None:
+    """In the new process: have SIGTERM come when the test run is killed and no fixture can end it (Linux only)."""
+    if sys.platform == "linux":
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 class ProcessError(AssertionError):
@@ -55,6 +67,7 @@ class RealProcess:
             env={**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})},
             cwd=cwd,
             start_new_session=True,
+            preexec_fn=_end_with_parent,
             text=True,
             encoding="utf-8",
             errors="replace",
