@@ -158,6 +158,7 @@ def parse(text: str, *, file: str, environ: AbstractMapping[str, str], folder: F
     native = _to_native(tree, file)
     failed = tuple(problem.path for problem in expanded.problems)
     problems = [*expanded.problems, *native.problems]
+    config: Config | None = None
     try:
         config = _ADAPTER.validate_python(plain(native.tree))
     except ValidationError as error:
@@ -165,7 +166,7 @@ def parse(text: str, *, file: str, environ: AbstractMapping[str, str], folder: F
         found = explain(error, native.tree, file=file, section=native.section, with_whole=not has_parts)
         # What is wrong with a value that could not be expanded was said already.
         problems += [one for one in found if not any(one.path[: len(path)] == path for path in failed)]
-    if problems or failed:
+    if config is None or problems:
         ordered = sorted(problems, key=lambda one: (one.mark.line, one.mark.column))
         raise ConfigError(tuple(dict.fromkeys(ordered)))
     templates = {_native_path(path, native.section): text for path, text in expanded.templates.items()}

@@ -88,7 +88,7 @@ _MESSAGES = {
 def key_advice(path: Path) -> str | None:
     """What was probably meant by the unknown key that ends `path`; None when nothing comes near."""
     section = str(path[0]) if len(path) > 1 else ""
-    key = str(path[-1])
+    key = str(next(reversed(path)))
     known = KEYS.get(section, ())
     if close := get_close_matches(key, known, n=1, cutoff=0.7) or get_close_matches(
         key.lower(), known, n=1, cutoff=0.7

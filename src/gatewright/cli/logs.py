@@ -30,9 +30,9 @@ class _Bridge(logging.Handler):
 
 def configure(log: Log, stream: TextIO | None = None) -> None:
     """Send everything from `log.level` on to `stream` (stderr), in `log.format`."""
-    stream = stream or sys.stderr
+    out: TextIO = sys.stderr if stream is None else stream
     level = _LEVELS[log.level]
-    is_console = log.format == "console" or (log.format == "auto" and stream.isatty())
+    is_console = log.format == "console" or (log.format == "auto" and out.isatty())
     stamps: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -42,7 +42,7 @@ def configure(log: Log, stream: TextIO | None = None) -> None:
     if is_console:
         ending = [
             structlog.dev.ConsoleRenderer(
-                colors=stream.isatty() and not os.environ.get("NO_COLOR"),
+                colors=out.isatty() and not os.environ.get("NO_COLOR"),
                 exception_formatter=structlog.dev.plain_traceback,
             )
         ]
@@ -51,7 +51,7 @@ def configure(log: Log, stream: TextIO | None = None) -> None:
     structlog.configure(
         processors=[*stamps, *ending],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(file=stream),
+        logger_factory=structlog.WriteLoggerFactory(file=out),
         cache_logger_on_first_use=True,
     )
     logging.basicConfig(handlers=[_Bridge()], level=level, force=True)

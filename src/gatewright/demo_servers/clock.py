@@ -130,6 +130,50 @@ class Zones:
         return {"mimeType": "text/plain", "text": datetime.now(zone).isoformat(timespec="seconds")}
 
 
+TOOLS = (
+    Tool(
+        name="now",
+        title="Time now",
+        description="The date and time now in a time zone.",
+        properties={"zone": _ZONE | {"default": "UTC"}},
+        output=_NOW_SHAPE,
+        run=_now,
+    ),
+    Tool(
+        name="convert",
+        title="Convert a time",
+        description="A moment as the clocks of another zone show it.",
+        properties={"time": _MOMENT, "zone": _ZONE},
+        required=("time", "zone"),
+        output=_NOW_SHAPE,
+        run=_convert,
+    ),
+    Tool(
+        name="shift",
+        title="Add to a time",
+        description="A moment plus (or, with negative numbers, minus) days, hours and minutes.",
+        properties={"time": _MOMENT} | {key: {"type": "number"} for key in ("days", "hours", "minutes")},
+        required=("time",),
+        run=_shift,
+    ),
+    Tool(
+        name="between",
+        title="Time between",
+        description="How much time lies between two moments.",
+        properties={"start": _MOMENT, "end": _MOMENT},
+        required=("start", "end"),
+        run=_between,
+    ),
+    Tool(
+        name="countdown",
+        title="Count down",
+        description="Waits that many seconds and reports progress every second.",
+        properties={"seconds": {"type": "number", "minimum": 0, "maximum": _MAX_COUNTDOWN_S, "default": 3}},
+        run=_countdown,
+    ),
+)
+
+
 def build() -> Server:
     """A new clock."""
     return Server(
@@ -138,48 +182,7 @@ def build() -> Server:
         version="1.0.0",
         instructions="Ask for the time in any zone, convert and add times, or count down.",
         resources=Zones(),
-        tools=[
-            Tool(
-                name="now",
-                title="Time now",
-                description="The date and time now in a time zone.",
-                properties={"zone": _ZONE | {"default": "UTC"}},
-                output=_NOW_SHAPE,
-                run=_now,
-            ),
-            Tool(
-                name="convert",
-                title="Convert a time",
-                description="A moment as the clocks of another zone show it.",
-                properties={"time": _MOMENT, "zone": _ZONE},
-                required=("time", "zone"),
-                output=_NOW_SHAPE,
-                run=_convert,
-            ),
-            Tool(
-                name="shift",
-                title="Add to a time",
-                description="A moment plus (or, with negative numbers, minus) days, hours and minutes.",
-                properties={"time": _MOMENT} | {key: {"type": "number"} for key in ("days", "hours", "minutes")},
-                required=("time",),
-                run=_shift,
-            ),
-            Tool(
-                name="between",
-                title="Time between",
-                description="How much time lies between two moments.",
-                properties={"start": _MOMENT, "end": _MOMENT},
-                required=("start", "end"),
-                run=_between,
-            ),
-            Tool(
-                name="countdown",
-                title="Count down",
-                description="Waits that many seconds and reports progress every second.",
-                properties={"seconds": {"type": "number", "minimum": 0, "maximum": _MAX_COUNTDOWN_S, "default": 3}},
-                run=_countdown,
-            ),
-        ],
+        tools=TOOLS,
     )
 
 

@@ -9,6 +9,7 @@ resolved, links included, before it is opened, and refused when it leads out. En
 import asyncio
 import sys
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from gatewright.demo_servers.server import (
@@ -75,24 +76,26 @@ class Folder:
             raise UnknownResourceError(uri) from None
 
 
-def build(root: Path) -> Server:
-    """A server of the files below `root`."""
-    folder = Folder(root)
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """What can be done with a folder: the `run` of each tool."""
 
-    async def listing(arguments: Json, progress: Progress) -> str:
-        return "\n".join(folder.names()) or "No files."
+    folder: Folder
 
-    async def read(arguments: Json, progress: Progress) -> str:
-        return folder.text(text_argument(arguments, "name", max_chars=1_024))
+    async def list(self, arguments: Json, progress: Progress) -> str:
+        return "\n".join(self.folder.names()) or "No files."
 
-    async def grep(arguments: Json, progress: Progress) -> str:
+    async def read(self, arguments: Json, progress: Progress) -> str:
+        return self.folder.text(text_argument(arguments, "name", max_chars=1_024))
+
+    async def grep(self, arguments: Json, progress: Progress) -> str:
         wanted = text_argument(arguments, "text", max_chars=200).casefold()
         if not wanted:
             raise ToolError("text must not be empty")
         hits: list[str] = []
-        for name in folder.names():
+        for name in self.folder.names():
             try:
-                lines = folder.text(name).splitlines()
+                lines = self.folder.text(name).splitlines()
             except ToolError:
                 continue  # not text, or too large to search
             hits += [f"{name}:{n}: {line}" for n, line in enumerate(lines, 1) if wanted in line.casefold()]
@@ -100,22 +103,26 @@ def build(root: Path) -> Server:
                 return "\n".join([*hits[:MAX_HITS], "... and more"])
         return "\n".join(hits) or "Nothing found."
 
+
+def build(root: Path) -> Server:
+    """A server of the files below `root`."""
+    reader = Reader(Folder(root))
     name = {"type": "string", "description": "as the list tool shows it"}
     return Server(
         name="files",
         title="Files",
         version="1.0.0",
         instructions="Read and search the text files of one folder.",
-        resources=folder,
+        resources=reader.folder,
         tools=[
-            Tool(name="list", title="List files", description="Names of all files.", properties={}, run=listing),
+            Tool(name="list", title="List files", description="Names of all files.", properties={}, run=reader.list),
             Tool(
                 name="read",
                 title="Read a file",
                 description="The text of one file.",
                 properties={"name": name},
                 required=("name",),
-                run=read,
+                run=reader.read,
             ),
             Tool(
                 name="grep",
@@ -123,7 +130,7 @@ def build(root: Path) -> Server:
                 description="Lines that contain a text, whatever its case.",
                 properties={"text": {"type": "string"}},
                 required=("text",),
-                run=grep,
+                run=reader.grep,
             ),
         ],
     )

@@ -84,79 +84,89 @@ def _lines(notes: list[Note]) -> str:
     return "\n".join(f"{note.uri}  {note.title}" for note in notes) or "No notes."
 
 
-def build() -> Server:
-    """A new server with a notebook of its own, which holds one note of welcome."""
-    book = Notebook()
-    book.keep("Welcome", _WELCOME)
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What can be done with a notebook: the `run` of each tool, and the text of the prompt."""
 
-    async def keep(arguments: Json, progress: Progress) -> str:
+    book: Notebook
+
+    async def keep(self, arguments: Json, progress: Progress) -> str:
         title = text_argument(arguments, "title", max_chars=200)
-        note = book.keep(title, text_argument(arguments, "text", max_chars=MAX_NOTE_CHARS))
+        note = self.book.keep(title, text_argument(arguments, "text", max_chars=MAX_NOTE_CHARS))
         return f"Kept as {note.uri}."
 
-    async def search(arguments: Json, progress: Progress) -> str:
-        return _lines(book.search(text_argument(arguments, "words", max_chars=200)))
+    async def search(self, arguments: Json, progress: Progress) -> str:
+        return _lines(self.book.search(text_argument(arguments, "words", max_chars=200)))
 
-    async def listing(arguments: Json, progress: Progress) -> str:
-        return _lines(list(book.notes.values()))
+    async def list(self, arguments: Json, progress: Progress) -> str:
+        return _lines([*self.book.notes.values()])
 
-    async def drop(arguments: Json, progress: Progress) -> str:
+    async def drop(self, arguments: Json, progress: Progress) -> str:
         uri = text_argument(arguments, "uri", max_chars=64)
-        number = next((note.number for note in book.notes.values() if note.uri == uri), None)
+        number = next((note.number for note in self.book.notes.values() if note.uri == uri), None)
         if number is None:
             raise ToolError(f"there is no note {uri}")
-        return f"Dropped {book.notes.pop(number).title!r}."
+        return f"Dropped {self.book.notes.pop(number).title!r}."
 
-    def digest(arguments: Mapping[str, str]) -> str:
-        found = book.search(arguments.get("words", ""))
+    def digest(self, arguments: Mapping[str, str]) -> str:
+        found = self.book.search(arguments.get("words", ""))
         body = "\n\n".join(f"## {note.title}\n{note.text}" for note in found)
         return f"Summarise these notes in at most five sentences.\n\n{body}"
 
-    words = {"type": "string", "description": "every one of these words must occur"}
+
+def tools(desk: Desk) -> tuple[Tool, ...]:
+    """The tools of a desk."""
+    return (
+        Tool(
+            name="keep",
+            title="Keep a note",
+            description="Keep a short text under a title.",
+            properties={"title": {"type": "string"}, "text": {"type": "string"}},
+            required=("title", "text"),
+            is_read_only=False,
+            run=desk.keep,
+        ),
+        Tool(
+            name="search",
+            title="Search notes",
+            description="Find notes by words in their title or text.",
+            properties={"words": {"type": "string", "description": "every one of these words must occur"}},
+            required=("words",),
+            run=desk.search,
+        ),
+        Tool(name="list", title="List notes", description="All notes, oldest first.", properties={}, run=desk.list),
+        Tool(
+            name="drop",
+            title="Drop a note",
+            description="Forget one note.",
+            properties={"uri": {"type": "string", "description": "such as note://1"}},
+            required=("uri",),
+            is_read_only=False,
+            run=desk.drop,
+        ),
+    )
+
+
+def build() -> Server:
+    """A new server with a notebook of its own, which holds one note of welcome."""
+    desk = Desk(Notebook())
+    desk.book.keep("Welcome", _WELCOME)
     return Server(
         name="notes",
         title="Notes",
         version="1.0.0",
         instructions="Keep short notes and find them again. They last as long as the gateway runs.",
-        resources=book,
+        resources=desk.book,
         prompts=[
             Prompt(
                 name="digest",
                 title="Summarise notes",
                 description="Summarise the notes that contain some words, or all of them.",
                 arguments=({"name": "words", "description": "every one must occur", "required": False},),
-                render=digest,
+                render=desk.digest,
             )
         ],
-        tools=[
-            Tool(
-                name="keep",
-                title="Keep a note",
-                description="Keep a short text under a title.",
-                properties={"title": {"type": "string"}, "text": {"type": "string"}},
-                required=("title", "text"),
-                is_read_only=False,
-                run=keep,
-            ),
-            Tool(
-                name="search",
-                title="Search notes",
-                description="Find notes by words in their title or text.",
-                properties={"words": words},
-                required=("words",),
-                run=search,
-            ),
-            Tool(name="list", title="List notes", description="All notes, oldest first.", properties={}, run=listing),
-            Tool(
-                name="drop",
-                title="Drop a note",
-                description="Forget one note.",
-                properties={"uri": {"type": "string", "description": "such as note://1"}},
-                required=("uri",),
-                is_read_only=False,
-                run=drop,
-            ),
-        ],
+        tools=tools(desk),
     )
 
 
