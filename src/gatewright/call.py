@@ -6,6 +6,7 @@ policy wraps one await that covers the whole stream. Nothing here knows a protoc
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, final
 
@@ -129,12 +130,12 @@ class Call:
     `name` is the client's name for what the call addresses (tool, prompt, resource URI), None for other methods;
     `route` is the backend named in the path, or empty for the route that serves all. `param_headers` are the
     `Mcp-Param-*` headers by lower-case name, None where the transport has no headers. `target` and `permit` are set by
-    resolve and authz; `heard_at` (loop time, seconds) by whoever hears from the backend, for the deadline.
+    resolve and authz; `task` is what runs the call, to cancel it by; `heard_at` (loop time, seconds) by whoever hears from the backend, for the deadline.
     """
 
     __slots__ = (
         "caller", "client", "heard_at", "method", "name", "param_headers", "params", "permit", "reply", "route",
-        "target",
+        "target", "task",
     )  # fmt: skip
 
     def __init__(
@@ -145,6 +146,7 @@ class Call:
         name: str | None,
         client: Client,
         reply: Reply,
+        task: asyncio.Task[object],
         route: str = "",
         caller: Caller = ANONYMOUS,
         param_headers: Mapping[bytes, bytes] | None = None,
@@ -157,6 +159,7 @@ class Call:
         self.route = route
         self.caller = caller
         self.param_headers = param_headers
+        self.task = task
         self.heard_at = 0.0
         self.target: Target | None = None
         self.permit: Permit | None = None

@@ -38,7 +38,7 @@ class Changes(Protocol):
 class CallSink:
     """What a backend says while it carries out one call."""
 
-    __slots__ = ("_backend", "_call", "_changes", "_link", "_loop", "_start", "_token")
+    __slots__ = ("_backend", "_call", "_changes", "_link", "_start", "_token")
 
     def __init__(self, call: Call, backend: str, link: Link, start: Start, changes: Changes) -> None:
         self._call = call
@@ -47,12 +47,11 @@ class CallSink:
         self._start = start
         self._changes = changes
         self._token = bridge.progress_token(call.params)
-        self._loop = asyncio.get_running_loop()
 
     async def notified(self, method: str, params: Params) -> None:
         """Pass a notification on. Progress wants the client's own token, and counts as a sign of life."""
         call = self._call
-        call.heard_at = self._loop.time()
+        call.heard_at = asyncio.get_running_loop().time()
         if method == PROGRESS:
             if self._token is not None:
                 await call.reply.emit(method, bridge.retokened(params, self._token))
@@ -63,7 +62,7 @@ class CallSink:
 
     def asked(self, request_id: Id, method: str, params: Params) -> None:
         """Put a question to the client of this call."""
-        self._call.heard_at = self._loop.time()
+        self._call.heard_at = asyncio.get_running_loop().time()
         self._start(answer(self._link, self._call.reply, request_id, method, params))
 
 

@@ -25,7 +25,7 @@ from gatewright.errors import (
 )
 from gatewright.inbound.http import HttpRequest
 from gatewright.inbound.reply import HttpReply, Keepalive
-from gatewright.inbound.responder import Responder
+from gatewright.inbound.responder import Responder, running_task
 from gatewright.inbound.sessions import Running, Session, Sessions
 from gatewright.protocol import addressing, handshake, jsonrpc, refusals, sse
 from gatewright.protocol.methods import CANCELLED, INITIALIZED, METHODS
@@ -207,7 +207,8 @@ class HandshakeSide:
         reply = SessionReply(responder, request_id, method, session.client.revision, session)
         self._keepalive.add(reply)
         try:
-            await reply.finish(await self._outcome(session, message, request_id, method, reply))
+            outcome = await self._outcome(session, message, request_id, method, reply, running_task(responder))
+            await reply.finish(outcome)
         except GatewayError as error:
             await reply.refuse(error)
         except CancelledCall:
@@ -225,8 +226,10 @@ class HandshakeSide:
         assert isinstance(request_id, (int, str))
         assert isinstance(method, str)
         reply = SessionReply(responder, request_id, method, session.client.revision, session)
+        task = asyncio.current_task()
+        assert task is not None
         try:
-            outcome = await self._outcome(session, message, request_id, method, reply)
+            outcome = await self._outcome(session, message, request_id, method, reply, task)
             body = jsonrpc.response(request_id, outcome if isinstance(outcome, Failure) else Result(outcome.value))
         except GatewayError as error:
             failure = refusals.failure(error, not_found_code=session.client.revision.not_found_code)
@@ -236,7 +239,13 @@ class HandshakeSide:
         await responder.send(sse.encode(body))
 
     async def _outcome(
-        self, session: Session, message: jsonrpc.Message, request_id: jsonrpc.Id, method: str, reply: HttpReply
+        self,
+        session: Session,
+        message: jsonrpc.Message,
+        request_id: jsonrpc.Id,
+        method: str,
+        reply: HttpReply,
+        task: asyncio.Task[object],
     ) -> Outcome:
         """The outcome of one request in a session. Raises GatewayError."""
         params = jsonrpc.NO_PARAMS if message.params is UNSET else message.params
@@ -253,11 +262,10 @@ class HandshakeSide:
             name=None if row is None else addressing.name_of(row, params),
             client=session.client,
             reply=reply,
+            task=task,
             route=session.route,
             caller=session.caller,
         )
-        task = asyncio.current_task()
-        assert task is not None
         running = Running(task)
         alike = session.calls.setdefault(request_id, [])
         alike.append(running)

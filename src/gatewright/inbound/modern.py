@@ -13,7 +13,7 @@ from gatewright.call import Call, Handler
 from gatewright.errors import GatewayError, InvalidRequest, MethodNotFound
 from gatewright.inbound.http import HttpRequest
 from gatewright.inbound.reply import Keepalive, ModernReply
-from gatewright.inbound.responder import Responder
+from gatewright.inbound.responder import Responder, running_task
 from gatewright.protocol import addressing, jsonrpc, modern, refusals
 from gatewright.protocol.methods import METHODS
 
@@ -67,6 +67,7 @@ class ModernSide:
             name=name,
             client=client,
             reply=ModernReply(responder, request_id, method, client.revision, meta.get(modern.LOG_LEVEL_KEY)),
+            task=running_task(responder),
             route=route,
             param_headers=_param_headers(request.headers),
         )
@@ -75,9 +76,8 @@ class ModernSide:
         """Carry the call out while its client stays. The client leaving cancels it (basic/patterns/cancellation)."""
         reply = call.reply
         assert isinstance(reply, ModernReply)
-        task = asyncio.current_task()
-        assert task is not None
-        responder.on_gone = task.cancel  # type: ignore[assignment]
+        task = call.task
+        responder.on_gone = task.cancel
         self._keepalive.add(reply)
         try:
             await reply.finish(await self._handle(call))

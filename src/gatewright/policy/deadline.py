@@ -38,13 +38,16 @@ class Deadline:
     def __init__(self) -> None:
         self._watched: set[_Watch] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def __call__(self, call: Call, proceed: Handler, /) -> Outcome:
         """Bound the call by its target's settings. Raises BackendTimeout."""
-        target, task = call.target, asyncio.current_task()
-        if target is None or task is None or call.method in UNBOUNDED:
+        target, task = call.target, call.task
+        if target is None or call.method in UNBOUNDED:
             return await proceed(call)
-        loop = task.get_loop()
+        loop = self._loop
+        if loop is None:
+            loop = self._loop = task.get_loop()
         bounds = target.backend.bounds
         call.heard_at = now = loop.time()
         watch = _Watch(call, task, bounds.timeout_s, bounds.max_total_s, now)
