@@ -197,8 +197,11 @@ class PipeLink(Link):
 
     # --- what the wire calls
 
-    def feed(self, message: bytes) -> bool:
-        """Take one message from the backend. False when it was not one (the wire may count and give up)."""
+    def feed(self, message: bytes, about: int | None = None) -> bool:
+        """Take one message from the backend. False when it was not one (the wire may count and give up).
+
+        `about` is the exchange that it surely belongs to, from a wire that knows: then nothing has to be guessed.
+        """
         if message[:1] == b"[":
             return self._feed_batch(message)
         try:
@@ -208,9 +211,9 @@ class PipeLink(Link):
             return False
         if parsed.method is not UNSET:
             if parsed.id is UNSET:
-                self._notified(parsed, parsed.method, len(message))
+                self._notified(parsed, parsed.method, len(message), about)
             elif parsed.id is not None:
-                self._asked(parsed, parsed.id, len(message))
+                self._asked(parsed, parsed.id, len(message), about)
             else:
                 self.strays += 1
             return True
@@ -332,7 +335,7 @@ class PipeLink(Link):
             request_id = int(text) if text.isascii() and text.isdecimal() and len(text) < 20 else None
         return self._exchanges.get(request_id) if isinstance(request_id, int) else None
 
-    def _notified(self, message: Message, method: str, size: int) -> None:
+    def _notified(self, message: Message, method: str, size: int, about: int | None) -> None:
         params: Params = {} if message.params is UNSET else message.params
         meta = params.get("_meta")
         inbox: _Inbox | None
@@ -344,6 +347,8 @@ class PipeLink(Link):
             inbox = self._cancelled(params.get("requestId"))
         elif method in _ABOUT_NO_REQUEST:
             inbox = self._own
+        elif about is not None:
+            inbox = self._exchanges.get(about)
         else:
             inbox = self._only()
         if inbox is None:
@@ -351,8 +356,8 @@ class PipeLink(Link):
         else:
             self._queue(inbox, message, size)
 
-    def _asked(self, message: Message, request_id: Id, size: int) -> None:
-        inbox = self._only()
+    def _asked(self, message: Message, request_id: Id, size: int, about: int | None) -> None:
+        inbox: _Inbox = self._exchanges.get(about, self._own) if about is not None else self._only()
         asks = inbox.asks
         if asks is None:
             asks = inbox.asks = deque(maxlen=_MAX_ASKS_KEPT)
