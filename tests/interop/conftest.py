@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import importlib.util
 import json
+import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -86,7 +87,8 @@ def gateway(node: Node, urls: dict[str, str], tmp_path_factory: pytest.TempPathF
     backends = {server.name: backend(server, node, urls) for server in SERVERS}
     file.write_text(yaml.safe_dump({"listen": "127.0.0.1:0", "admin": None, "backends": backends}))
     argv: list[str | Path] = [Path(sys.executable).parent / "gatewright", "serve", file]
-    with running(argv, env={"PYTHONPATH": str(SERVERS_DIR)}, name="gatewright") as process:
+    path = os.pathsep.join([str(SERVERS_DIR), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+    with running(argv, env={"PYTHONPATH": path}, name="gatewright") as process:
         yield process.wait_line(GATEWAY_LISTENING)
         (HERE.parents[1] / ".cache" / "interop" / "gateway.log").write_text(process.report())
 
@@ -100,17 +102,19 @@ def run_client(node: Node, tmp_path_factory: pytest.TempPathFactory) -> Run:
         plan.write_text(json.dumps({"targets": targets}))
         clients = node.cache if client.script.endswith(".mjs") else HERE
         program = node.program if client.script.endswith(".mjs") else sys.executable
+        log = node.cache / f"{client.name}.jsonl"
         outcomes: Outcomes = {target["name"]: [] for target in targets}
         with running(
             [program, clients / "clients" / client.script, plan], name=client.name, ring_lines=RUN_LINES
         ) as process:
             status = process.wait(timeout_s=RUN_TIMEOUT_S)
             assert status == 0, process.report()
+            log.write_text("\n".join(process.lines))
             for line in process.lines:
                 if not line.startswith("{"):
                     continue
                 entry = json.loads(line)
-                outcomes[entry["target"]].append(Outcome(entry["scenario"], entry["ok"], entry["detail"]))
+                outcomes[entry["target"]].append(Outcome(entry["scenario"], entry["ok"], entry["detail"], entry["ms"]))
         return outcomes
 
     return run

@@ -7,7 +7,7 @@ starts nothing by itself: the function that runs a script is handed in.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ class Outcome:
     scenario: str
     ok: bool
     detail: str
+    ms: int
 
 
 Outcomes = dict[str, list[Outcome]]  # by target
@@ -115,7 +116,7 @@ class Runs:
         for outcome in outcomes:
             name, slash, scenario = outcome.scenario.partition("/")
             if slash:
-                split[name].append(Outcome(scenario, outcome.ok, outcome.detail))
+                split[name].append(replace(outcome, scenario=scenario))
         return split
 
     def _once(self, client: ClientCell, route: str, targets: list[dict[str, Any]]) -> Outcomes:

@@ -1,4 +1,4 @@
-// Runs a plan with one SDK client and prints one JSON line per scenario: {client, target, scenario, ok, detail}.
+// Runs a plan with one SDK client and prints one JSON line per scenario: {client, target, scenario, ok, ms, detail}.
 //
 // A plan (see ../plans.py) is a list of targets; a target is an endpoint and the scenarios to run there over one
 // connection. The SDKs differ in how handlers are registered and calls are made: each client script hands in an adapter
@@ -254,8 +254,12 @@ const KINDS = {
 async function runTarget(adapter, target) {
   const trace = [];
   const inbox = new Inbox();
-  const report = (scenario, ok, detail) =>
-    console.log(JSON.stringify({ client: adapter.name, target: target.name, scenario, ok, detail: detail ?? '' }));
+  let since = Date.now();
+  const report = (scenario, ok, detail) => {
+    const ms = Date.now() - since;
+    since += ms;
+    console.log(JSON.stringify({ client: adapter.name, target: target.name, scenario, ok, ms, detail: detail ?? '' }));
+  };
   const failed = (scenario, error) => {
     const said = error instanceof Mismatch ? error.message : `${error?.stack ?? error} code=${error?.code}`;
     report(scenario, false, `${said}\nwire:\n${trace.join('\n')}`);

@@ -1,4 +1,4 @@
-"""Runs a plan with one Python client and prints one JSON line per scenario: {client, target, scenario, ok, detail}.
+"""Runs a plan with one Python client and prints one JSON line per scenario: {client, target, scenario, ok, ms, detail}.
 
 The counterpart of `scenarios.mjs`, with the same kinds and plans (see `../plans.py`). The clients differ in how
 they are built and how calls are made: each client script hands in a `connect` that yields a `Peer`. Every wait is
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 import traceback
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -353,12 +354,15 @@ KINDS: dict[str, Callable[[Peer, Plan, Inbox], Awaitable[str | None]]] = {
 
 async def run_target(client: str, connect: Connect, target: Target) -> None:
     """Run one target's scenarios over one connection and print their outcomes."""
-    trace, inbox = Trace(), Inbox()
+    trace, inbox, since = Trace(), Inbox(), time.monotonic()
     unrun = {"connect": None} | {plan["name"]: plan for plan in target["scenarios"]}
 
     def report(scenario: str, ok: bool, detail: str | None) -> None:
         unrun.pop(scenario, None)
-        line = {"client": client, "target": target["name"], "scenario": scenario, "ok": ok, "detail": detail or ""}
+        nonlocal since
+        since, took_ms = time.monotonic(), round(1000 * (time.monotonic() - since))
+        line = {"client": client, "target": target["name"], "scenario": scenario, "ok": ok, "ms": took_ms}
+        line["detail"] = detail or ""
         print(json.dumps(line), flush=True)
 
     def failed(scenario: str, error: BaseException) -> None:
