@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatewright.errors import ProtocolError
-from gatewright.protocol.depth import MAX_DIGITS, check_json, decode_unique, reject_duplicates
+from gatewright.protocol.depth import MAX_DIGITS, check_json, check_utf8, decode_unique, reject_duplicates
 
 
 def nested(depth: int, opening: str = "[", closing: str = "]", core: str = "") -> bytes:
@@ -79,6 +79,8 @@ def test_a_body_that_is_not_utf8_is_refused(body: bytes) -> None:
     with pytest.raises(ProtocolError, match="UTF-8"):
         check_json(body)
     with pytest.raises(ProtocolError, match="UTF-8"):
+        check_utf8(b'{"a":' + body + b"}")
+    with pytest.raises(ProtocolError, match="UTF-8"):
         check_json(b'{"method":"x","params":{"a":' + body + b"}}")
 
 
@@ -86,6 +88,7 @@ def test_a_body_that_is_not_utf8_is_refused(body: bytes) -> None:
 def test_utf8_passes(text: str) -> None:
     """Everything that is UTF-8, of any length of sequence."""
     check_json(json.dumps({"a": text}, ensure_ascii=False).encode())
+    check_utf8(text.encode())
 
 
 @pytest.mark.parametrize("padding", [0, 1, 499, 500, 999, 1000, 1001])
