@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, final
 import msgspec
 
 if TYPE_CHECKING:
+    from gatewright.protocol.methods import Method
     from gatewright.protocol.revisions import Revision
 
 Json: TypeAlias = bytes | msgspec.Raw
@@ -26,6 +27,8 @@ class Result(msgspec.Struct, frozen=True, gc=False):
     """A call that succeeded: `value` is the JSON result object as the backend's revision writes it."""
 
     value: Json
+    is_typed: bool = False
+    """It is known to carry `resultType` (2026-07-28)."""
 
 
 class Failure(msgspec.Struct, frozen=True, gc=False):
@@ -123,46 +126,41 @@ class Permit(msgspec.Struct, frozen=True, gc=False):
     target: Target
 
 
+NO_META: Final[Params] = {}
+
+
 @final
-class Call:
-    """One JSON-RPC request on its way through. Made by an inbound transport, completed by the policies, in order.
+class Call(msgspec.Struct, kw_only=True, eq=False):
+    """One JSON-RPC request on its way through. Made by an inbound transport, completed by the policies, in order."""
 
-    `name` is the client's name for what the call addresses (tool, prompt, resource URI), None for other methods;
-    `route` is the backend named in the path, or empty for the route that serves all. `param_headers` are the
-    `Mcp-Param-*` headers by lower-case name, None where the transport has no headers. `target` and `permit` are set by
-    resolve and authz; `task` is what runs the call, to cancel it by; `heard_at` (loop time, seconds) by whoever hears from the backend, for the deadline.
-    """
-
-    __slots__ = (
-        "caller", "client", "heard_at", "method", "name", "param_headers", "params", "permit", "reply", "route",
-        "target", "task",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        *,
-        method: str,
-        params: Params,
-        name: str | None,
-        client: Client,
-        reply: Reply,
-        task: asyncio.Task[object],
-        route: str = "",
-        caller: Caller = ANONYMOUS,
-        param_headers: Mapping[bytes, bytes] | None = None,
-    ) -> None:
-        self.method = method
-        self.params = params
-        self.name = name
-        self.client = client
-        self.reply = reply
-        self.route = route
-        self.caller = caller
-        self.param_headers = param_headers
-        self.task = task
-        self.heard_at = 0.0
-        self.target: Target | None = None
-        self.permit: Permit | None = None
+    method: str
+    row: Method | None
+    """The method's row in the table, None for one that is not in it."""
+    params: Params
+    """The members of `params`, `_meta` among them as it came."""
+    meta: Params = NO_META
+    """The members of `params._meta`."""
+    name: str | None
+    """The client's name for what the call addresses (tool, prompt, resource URI), None for other methods."""
+    client: Client
+    caller: Caller = ANONYMOUS
+    reply: Reply
+    task: asyncio.Task[object]
+    """What runs the call: cancel it to stop the call."""
+    route: str = ""
+    """The backend named in the path, or empty on the route that serves all."""
+    param_headers: Mapping[bytes, bytes] | None = None
+    """The client's `Mcp-Param-*` headers by lower-case name, None where the transport has no headers."""
+    target: Target | None = None
+    """Set by resolve."""
+    permit: Permit | None = None
+    """Set by authorization."""
+    started_at: float = 0.0
+    """Set by the deadline: loop time in seconds."""
+    heard_at: float = 0.0
+    """When the backend was last heard of, for the deadline: loop time in seconds."""
+    is_expired: bool = False
+    """Set by the deadline: it was this that cancelled the task."""
 
 
 Handler: TypeAlias = Callable[[Call], Awaitable[Outcome]]

@@ -21,7 +21,6 @@ from gatewright.backend.modern import MODERN_ERRORS, ModernFace, own_client
 from gatewright.call import ANONYMOUS, Call, Caller, Client, Failure, Outcome, Params, Result
 from gatewright.errors import BackendError, BackendUnavailable, ProtocolError
 from gatewright.protocol import addressing, jsonrpc
-from gatewright.protocol.methods import METHODS
 from gatewright.protocol.modern import SERVER_INFO_KEY
 from gatewright.protocol.revisions import Era
 
@@ -88,12 +87,17 @@ class McpBackend:
 
     async def __call__(self, call: Call) -> Outcome:
         """Carry a call out. Raises BackendError, or HeaderMismatch for `Mcp-Param-*` headers that lie."""
-        era = await self._era_for(call.client, call.caller)
-        params, lines = await self._judged(call)
-        target = call.target
-        name = call.name if target is None else target.name
-        if name is not None and name != call.name:
-            params = addressing.renamed(METHODS[call.method], params, name)
+        era = call.client.revision.era
+        if not self._speaks[era]:
+            era = await self._era_for(call.client, call.caller)
+        params, lines = call.params, b""
+        if call.method == "tools/call":
+            if not self.annotations.is_known:
+                await self._learn(call)
+            params, lines = self._judged(call)
+        name = call.name if call.target is None else call.target.name
+        if name != call.name and name is not None and call.row is not None:
+            params = addressing.renamed(call.row, params, name)
         if era == "modern":
             if call.method in ANSWERED_HERE:
                 return Result(b"{}")
@@ -150,12 +154,8 @@ class McpBackend:
         await self._handshake.aclose()
         await self._connector.aclose()
 
-    async def _judged(self, call: Call) -> tuple[Params, bytes]:
+    def _judged(self, call: Call) -> tuple[Params, bytes]:
         """The call's parameters and mirrored header lines, after the client's own headers were held against them."""
-        if call.method != "tools/call":
-            return call.params, b""
-        if not self.annotations.is_known:
-            await self._learn(call)
         target = call.target
         name = call.name if target is None else target.name
         return self.annotations.checked(name or "", call.params, call.param_headers)

@@ -7,6 +7,7 @@ the backend says about it until its answer. A **sink** takes what the backend sa
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol, final
 
 import msgspec
@@ -45,7 +46,7 @@ class Request(msgspec.Struct, frozen=True, gc=False):
 
     id: int
     method: str
-    params: Params
+    params: Mapping[str, object]
     headers: bytes = b""
     """Header lines of this request alone, each ended by CRLF; a wire without headers ignores them."""
     is_retry_safe: bool = False

@@ -54,6 +54,7 @@ class HttpResponse:
         "_waiter",
         "body",
         "headers",
+        "is_stream",
         "status",
     )
 
@@ -61,17 +62,14 @@ class HttpResponse:
         self._connection: HttpConnection | None = connection
         self.status = 0
         self.headers: dict[bytes, bytes] = {}
+        self.is_stream = False
+        """It is an event stream: it is handed over at its head, and read piece by piece."""
         self.body = b""
         self._chunks: deque[bytes] = deque()
         self._queued_bytes = 0
         self._waiter: asyncio.Future[None] | None = None
         self._is_whole = False
         self._error: BackendGarbage | None = None
-
-    @property
-    def is_stream(self) -> bool:
-        """Whether it is an event stream: it is handed over at its head, and read piece by piece."""
-        return self.headers.get(b"content-type", b"").startswith(b"text/event-stream")
 
     async def read(self) -> bytes:
         """The next piece of the stream, empty at its end. Raises BackendGarbage when the connection died in it."""
@@ -165,24 +163,24 @@ class HttpConnection(asyncio.Protocol):
         self._drain_timer: asyncio.TimerHandle | None = None
         self.idle_since = 0.0
 
-    async def roundtrip(self, payload: bytes) -> HttpResponse:
-        """Send one request and await its response (a stream: its head). Cancelled, the connection closes."""
+    def ask(self, payload: bytes) -> asyncio.Future[HttpResponse]:
+        """Send one request. The future is its response (a stream: its head); give it to `left` if it is not awaited
+        to its end. Raises _Unsent."""
         transport = self.transport
         if transport is None or transport.is_closing():
             raise _Unsent
         self._waiter = waiter = self._channel.loop.create_future()
         transport.write(payload)
-        try:
-            response: HttpResponse = await waiter
-        except BaseException:
-            if self._waiter is waiter:
-                self._waiter = None
-                self.close()
-            elif not waiter.cancelled() and waiter.exception() is None:
-                # Answered in the same turn: the connection may be another's by now, unless a stream is still on it.
-                waiter.result().abort()
-            raise
-        return response
+        return waiter
+
+    def left(self, waiter: asyncio.Future[HttpResponse]) -> None:
+        """Whoever awaited the response was cancelled: the exchange is broken off and its connection closes."""
+        if self._waiter is waiter:
+            self._waiter = None
+            self.close()
+        elif waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+            # Answered in the same turn: the connection may be another's by now, unless a stream is still on it.
+            waiter.result().abort()
 
     @property
     def is_fresh(self) -> bool:
@@ -267,6 +265,7 @@ class HttpConnection(asyncio.Protocol):
         response.status = self._parser.get_status_code()
         if response.status < 200:
             return
+        response.is_stream = response.headers.get(b"content-type", b"").startswith(b"text/event-stream")
         if response.is_stream:
             self._hand_over(response)
 
@@ -345,21 +344,27 @@ class HttpChannel:
             self._loop = asyncio.get_running_loop()
         return self._loop
 
-    async def send(self, payload: bytes, *, is_retry_safe: bool = False) -> HttpResponse:
+    async def send(self, payload: bytes, is_retry_safe: bool = False) -> HttpResponse:
         """Send one request (head and body) and await the response.
 
         Raises BackendUnavailable when it surely was not carried out, BackendGarbage when it may have been.
         """
         while True:
             connection = self._take() or await self._acquire()
+            waiter: asyncio.Future[HttpResponse] | None = None
             try:
-                return await connection.roundtrip(payload)
+                waiter = connection.ask(payload)
+                return await waiter
             except _Lost as lost:
                 if not (lost.is_safe and is_retry_safe):
                     raise BackendGarbage(f"{self._name} closed the connection without an answer") from None
             except _Unsent:
                 if connection.is_fresh:
                     raise BackendUnavailable(f"{self._name} closed a new connection at once") from None
+            except asyncio.CancelledError:
+                if waiter is not None:
+                    connection.left(waiter)
+                raise
 
     def release(self, connection: HttpConnection) -> None:
         """An exchange is over and its connection may carry another."""

@@ -20,7 +20,7 @@ from gatewright.backend.sinks import CallSink, Changes, Outlets, SessionSink, St
 from gatewright.call import Call, Caller, Client, Failure, Json, Outcome, Params, Result
 from gatewright.errors import BackendError, BackendGarbage, BackendUnavailable, ProtocolError
 from gatewright.protocol import bridge, handshake, jsonrpc
-from gatewright.protocol.methods import INITIALIZED, METHODS
+from gatewright.protocol.methods import INITIALIZED
 from gatewright.protocol.revisions import Revision
 
 if TYPE_CHECKING:
@@ -52,9 +52,9 @@ class BackendSession:
     async def exchange(self, call: Call, params: Params, sink: CallSink) -> Result | Failure:
         """One call in this session."""
         token = next(self.ids)
-        row = METHODS.get(call.method)
-        is_retry_safe = row is not None and row.is_retry_safe
-        request = Request(token, call.method, bridge.handshake_params(params, token), b"", is_retry_safe)
+        row = call.row
+        carried = bridge.handshake_params(params, call.meta, token)
+        request = Request(token, call.method, carried, b"", row is not None and row.is_retry_safe)
         return await self.link.exchange(request, sink)
 
 
@@ -95,7 +95,8 @@ class HandshakeFace:
         """A request of the gateway's own, in the session this client's calls would use. Raises BackendError."""
         session = await self.session(client, caller)
         token = next(session.ids)
-        request = Request(token, method, bridge.handshake_params(params, token), is_retry_safe=True)
+        carried = bridge.handshake_params(params, bridge.meta_of(params), token)
+        request = Request(token, method, carried, is_retry_safe=True)
         return await session.link.exchange(request, session.sink)
 
     async def session(self, client: Client, caller: Caller) -> BackendSession:

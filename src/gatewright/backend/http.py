@@ -61,10 +61,13 @@ class HttpConnector:
         self._streams = HttpChannel(name, Origin(parts.hostname, port, tls), settings)
         own = "".join(f"{key}: {value.reveal()}\r\n" for key, value in settings.headers.items())
         common = f"host: {authority}\r\nuser-agent: gatewright\r\naccept-encoding: identity\r\n{own}"
-        self._post = (
+        post = (
             f"POST {target} HTTP/1.1\r\n{common}content-type: application/json\r\n"
             "accept: application/json, text/event-stream\r\n"
         ).encode("latin-1")
+        self.post_format: Final = post.replace(b"%", b"%%") + b"%b%bcontent-length: %d\r\n\r\n%b"
+        """A whole POST, to be filled with a link's lines, a request's lines, the body's length and the body."""
+        self.send: Final = self._channel.send
         self._get = f"GET {target} HTTP/1.1\r\n{common}accept: text/event-stream\r\n".encode("latin-1")
         self._delete = f"DELETE {target} HTTP/1.1\r\n{common}".encode("latin-1")
         self._settings = settings
@@ -77,11 +80,6 @@ class HttpConnector:
         """Close the pools."""
         await self._channel.aclose()
         await self._streams.aclose()
-
-    async def post(self, headers: bytes, body: bytes, *, is_retry_safe: bool = False) -> HttpResponse:
-        """One POST on a pooled connection."""
-        payload = b"%b%bcontent-length: %d\r\n\r\n%b" % (self._post, headers, len(body), body)
-        return await self._channel.send(payload, is_retry_safe=is_retry_safe)
 
     async def get(self, headers: bytes) -> HttpResponse:
         """One GET, on a pool of its own: standing streams must not starve calls."""
@@ -116,8 +114,11 @@ class HttpLink:
         self._connector = connector
         self._name = connector.name
         self._sink = sink
+        self._post = connector.post_format
+        self._send = connector.send
         self._session = b""
         self._agreed = b""
+        self._standing = b""
         self._is_handshake = False
         self._is_closed = False
 
@@ -129,9 +130,9 @@ class HttpLink:
     async def exchange(self, request: Request, sink: Sink) -> Result | Failure:
         """See Link.exchange. A cancelled exchange closes its connection; in the handshake era the backend is told."""
         body = jsonrpc.request(request.id, request.method, request.params)
-        headers = self._session + self._agreed + request.headers
+        payload = self._post % (self._standing, request.headers, len(body), body)
         try:
-            response = await self._connector.post(headers, body, is_retry_safe=request.is_retry_safe)
+            response = await self._send(payload, request.is_retry_safe)
             if response.is_stream and response.status == 200:
                 return await self._streamed(request, response, sink)
             return self._answer(request, response)
@@ -142,7 +143,7 @@ class HttpLink:
 
     async def tell(self, message: bytes) -> None:
         """See Link.tell."""
-        response = await self._connector.post(self._session + self._agreed, message)
+        response = await self._send(self._post % (self._standing, b"", len(message), message), False)
         if response.is_stream:
             response.abort()
         if response.status >= 300:
@@ -151,6 +152,7 @@ class HttpLink:
     def agree(self, headers: bytes) -> None:
         """See Link.agree. From here on the link is in the handshake era."""
         self._agreed = headers
+        self._standing = self._session + headers
         self._is_handshake = True
 
     async def listen(self) -> None:
@@ -159,7 +161,7 @@ class HttpLink:
         resume = _Resume()
         while not self._is_closed:
             try:
-                response = await self._connector.get(self._session + self._agreed + resume.header())
+                response = await self._connector.get(self._standing + resume.header())
                 if response.status != 200 or not response.is_stream:
                     response.abort()
                     return
@@ -177,7 +179,7 @@ class HttpLink:
         self._is_closed = True
         if self._session:
             with contextlib.suppress(BackendError, TimeoutError, OSError):
-                await self._connector.delete(self._session + self._agreed)
+                await self._connector.delete(self._standing)
 
     async def _cancel(self, request_id: int) -> None:
         """Tell a handshake backend: there, a closed stream is not a cancel (basic/utilities/cancellation)."""
@@ -212,7 +214,7 @@ class HttpLink:
                 raise BackendGarbage(f"{self._name} ended its stream without an answer")
             await asyncio.sleep(resume.pause_s(pause_s))
             pause_s = min(pause_s * 2, RETRY_MAX_S)
-            response = await self._connector.get(self._session + self._agreed + resume.header())
+            response = await self._connector.get(self._standing + resume.header())
             if response.status != 200 or not response.is_stream:
                 response.abort()
                 raise BackendGarbage(f"{self._name} ended its stream without an answer and does not resume it")
@@ -262,6 +264,7 @@ class HttpLink:
         session = response.headers.get(b"mcp-session-id")
         if session and request.method == "initialize":
             self._session = b"mcp-session-id: %b\r\n" % session
+            self._standing = self._session + self._agreed
 
     def _refused(self, request: Request, response: HttpResponse) -> Failure:
         """The JSON-RPC error in a refusal, or the refusal raised."""

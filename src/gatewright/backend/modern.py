@@ -15,14 +15,15 @@ from gatewright.backend.sinks import CallSink, Changes, Start
 from gatewright.call import Call, Client, Failure, Json, Outcome, Params, Result
 from gatewright.errors import BackendGarbage, ProtocolError
 from gatewright.protocol import bridge, headers, jsonrpc
-from gatewright.protocol.methods import METHODS
 from gatewright.protocol.revisions import MODERN_2026_07_28
 
 if TYPE_CHECKING:
     from gatewright.backend.base import Connector, Link
+    from gatewright.protocol.methods import Method
 
 MODERN_ERRORS: Final = frozenset({-32020, -32021, -32022})
 """Errors that only a modern server gives: whoever answers one is modern (basic/versioning)."""
+MAX_KEPT_LINES: Final = 1024
 _VERSION_LINE: Final = b"mcp-protocol-version: 2026-07-28\r\n"
 
 
@@ -37,6 +38,7 @@ class ModernFace:
         self._changes = changes
         self._ids = itertools.count(1)
         self._link: Link | None = None
+        self._lines: dict[tuple[str, str | None], bytes] = {}
         self._connecting = asyncio.Lock()
 
     async def call(self, call: Call, name: str | None, params: Params, param_headers: bytes) -> Outcome:
@@ -45,12 +47,12 @@ class ModernFace:
         if link is None or not link.is_open:
             link = await self._open()
         token = next(self._ids)
-        row = METHODS.get(call.method)
+        row = call.row
         request = Request(
             token,
             call.method,
-            bridge.modern_params(params, call.client, token),
-            _mirrored(call.method, name) + param_headers,
+            bridge.modern_params(params, call.meta, call.client, token),
+            self._mirrored(row, call.method, name) + param_headers,
             row is not None and row.is_retry_safe,
         )
         answer = await link.exchange(request, CallSink(call, self._name, link, self._start, self._changes))
@@ -65,14 +67,26 @@ class ModernFace:
         if link is None or not link.is_open:
             link = await self._open()
         token = next(self._ids)
-        carried = bridge.modern_params(params, client, token)
-        request = Request(token, method, carried, _mirrored(method, None), is_retry_safe=True)
-        return await link.exchange(request, _Deaf())
+        carried = bridge.modern_params(params, bridge.meta_of(params), client, token)
+        lines = self._mirrored(None, method, None)
+        return await link.exchange(Request(token, method, carried, lines, is_retry_safe=True), _Deaf())
 
     async def aclose(self) -> None:
         """Close the link."""
         if self._link is not None:
             await self._link.aclose()
+
+    def _mirrored(self, row: Method | None, method: str, name: str | None) -> bytes:
+        """The request metadata headers of one request. Few names are called often: their lines are kept."""
+        lines = self._lines.get((method, name))
+        if lines is None:
+            if len(self._lines) >= MAX_KEPT_LINES:
+                self._lines.clear()
+            lines = b"%bmcp-method: %b\r\n" % (_VERSION_LINE, headers.encode_value(method))
+            if name is not None and row is not None and row.has_name_header:
+                lines += b"mcp-name: %b\r\n" % headers.encode_value(name)
+            self._lines[method, name] = lines
+        return lines
 
     async def _open(self) -> Link:
         async with self._connecting:
@@ -90,14 +104,6 @@ class _Deaf:
 
     def asked(self, request_id: jsonrpc.Id, method: str, params: Params) -> None:
         """Servers MUST NOT ask outside an InputRequiredResult (basic/transports)."""
-
-
-def _mirrored(method: str, name: str | None) -> bytes:
-    """The request metadata headers of one request."""
-    row = METHODS.get(method)
-    if name is None or row is None or not row.has_name_header:
-        return b"%bmcp-method: %b\r\n" % (_VERSION_LINE, headers.encode_value(method))
-    return b"%bmcp-method: %b\r\nmcp-name: %b\r\n" % (_VERSION_LINE, method.encode(), headers.encode_value(name))
 
 
 def own_client(info: Json) -> Client:

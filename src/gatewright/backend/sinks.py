@@ -17,6 +17,7 @@ from gatewright.errors import BackendError, GatewayError
 from gatewright.protocol import bridge, jsonrpc, refusals
 from gatewright.protocol.jsonrpc import Id
 from gatewright.protocol.methods import ASKS, LIST_CHANGED, PROGRESS
+from gatewright.protocol.modern import PROGRESS_KEY
 
 if TYPE_CHECKING:
     from gatewright.backend.base import Link
@@ -46,7 +47,7 @@ class CallSink:
         self._link = link
         self._start = start
         self._changes = changes
-        self._token = bridge.progress_token(call.params)
+        self._token = call.meta.get(PROGRESS_KEY)
 
     async def notified(self, method: str, params: Params) -> None:
         """Pass a notification on. Progress wants the client's own token, and counts as a sign of life."""

@@ -40,14 +40,21 @@ class Endpoint:
         self._has_route = has_route
         self._max_json_depth = max_json_depth
         self._accepts: dict[bytes, bool] = {}
+        self._routes = {PATH: ""}
         self.origins = Origins((), 0)
 
     def route_of(self, path: str) -> str | None:
         """The route a path names (empty: all backends), None when the path is not an MCP endpoint."""
+        known = self._routes.get(path)
+        if known is not None:
+            return known
         if path == PATH:
             return ""
         route = path.removeprefix(PATH + "/")
-        return route if route != path and route and self._has_route(route) else None
+        if route == path or not route or not self._has_route(route):
+            return None
+        self._routes[path] = route  # only of configured backends, so bounded by their number
+        return route
 
     async def serve(self, request: HttpRequest, responder: Responder) -> None:
         """Serve one HTTP request."""
@@ -55,7 +62,8 @@ class Endpoint:
         if route is None:
             _refuse(responder, InvalidRequest(f"nothing is served here: use {PATH} or {PATH}/<backend>"), 404)
             return
-        if not self.origins.is_allowed(request.headers.get(b"origin")):
+        origin = request.headers.get(b"origin")
+        if origin is not None and not self.origins.is_allowed(origin):
             _refuse(responder, OriginRefused("this Origin may not reach the gateway; see listen.allowed_origins"))
             return
         if request.method == "POST":
@@ -71,7 +79,8 @@ class Endpoint:
 
     async def _post(self, request: HttpRequest, responder: Responder, route: str) -> None:
         headers = request.headers
-        if not _is_json(headers.get(b"content-type", b"")):
+        content_type = headers.get(b"content-type", b"")
+        if content_type != b"application/json" and not _is_json(content_type):
             _refuse(responder, InvalidRequest("Content-Type must be application/json"), 415)
             return
         if not self._is_acceptable(headers.get(b"accept", b"*/*")):
@@ -80,7 +89,7 @@ class Endpoint:
         body = request.body
         try:
             depth.check_json(body, max_depth=self._max_json_depth)
-            if body.lstrip()[:1] == b"[":
+            if not body.startswith(b"{") and body.lstrip().startswith(b"["):
                 await self._handshake.batch(request, responder, route)
                 return
             message = jsonrpc.decode_request(body)
@@ -117,9 +126,7 @@ def _accepts_both(accept: bytes) -> bool:
 
 
 def _is_json(content_type: bytes) -> bool:
-    return content_type == b"application/json" or (
-        content_type.partition(b";")[0].strip().lower() == b"application/json"
-    )
+    return content_type.partition(b";")[0].strip().lower() == b"application/json"
 
 
 def _refuse(

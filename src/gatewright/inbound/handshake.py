@@ -27,8 +27,8 @@ from gatewright.inbound.http import HttpRequest
 from gatewright.inbound.reply import HttpReply, Keepalive
 from gatewright.inbound.responder import Responder, running_task
 from gatewright.inbound.sessions import Running, Session, Sessions
-from gatewright.protocol import addressing, handshake, jsonrpc, refusals, sse
-from gatewright.protocol.methods import CANCELLED, INITIALIZED, METHODS
+from gatewright.protocol import addressing, bridge, handshake, jsonrpc, refusals, sse
+from gatewright.protocol.methods import CANCELLED, INITIALIZED, METHODS, Method
 from gatewright.protocol.modern import LOG_LEVELS
 from gatewright.protocol.revisions import HANDSHAKE, Revision
 
@@ -51,9 +51,9 @@ class SessionReply(HttpReply):
     __slots__ = ("_session",)
 
     def __init__(
-        self, responder: Responder, request_id: jsonrpc.Id, method: str, revision: Revision, session: Session
+        self, responder: Responder, request_id: jsonrpc.Id, row: Method | None, revision: Revision, session: Session
     ) -> None:
-        super().__init__(responder, request_id, method, revision)
+        super().__init__(responder, request_id, row, revision)
         self._session = session
 
     @override
@@ -128,7 +128,7 @@ class HandshakeSide:
         if b"text/event-stream" not in request.headers.get(b"accept", b"*/*").replace(b"*/*", b"text/event-stream"):
             _refuse(responder, InvalidRequest("Accept must list text/event-stream"), None, status=406)
             return
-        reply = HttpReply(responder, 0, "GET", session.client.revision)
+        reply = HttpReply(responder, 0, None, session.client.revision)
         closed = asyncio.get_running_loop().create_future()
         responder.on_gone = responder.on_drain = lambda: None if closed.done() else closed.set_result(None)
         responder.start_stream()
@@ -204,7 +204,7 @@ class HandshakeSide:
         request_id, method = message.id, message.method
         assert isinstance(request_id, (int, str))
         assert isinstance(method, str)
-        reply = SessionReply(responder, request_id, method, session.client.revision, session)
+        reply = SessionReply(responder, request_id, METHODS.get(method), session.client.revision, session)
         self._keepalive.add(reply)
         try:
             outcome = await self._outcome(session, message, request_id, method, reply, running_task(responder))
@@ -225,7 +225,7 @@ class HandshakeSide:
         request_id, method = message.id, message.method
         assert isinstance(request_id, (int, str))
         assert isinstance(method, str)
-        reply = SessionReply(responder, request_id, method, session.client.revision, session)
+        reply = SessionReply(responder, request_id, METHODS.get(method), session.client.revision, session)
         task = asyncio.current_task()
         assert task is not None
         try:
@@ -258,7 +258,9 @@ class HandshakeSide:
             session.set_log_level(_level(params))
         call = Call(
             method=method,
+            row=row,
             params=params,
+            meta=bridge.meta_of(params),
             name=None if row is None else addressing.name_of(row, params),
             client=session.client,
             reply=reply,

@@ -170,7 +170,6 @@ class HttpProtocol(asyncio.Protocol):
         self._state = _CLOSING
         self._connections.discard(self)
         self._deadlines.forget(self)
-        self._leave()
         self._reader.close()
         self.is_paused = False
         if self._writable is not None:
@@ -178,6 +177,7 @@ class HttpProtocol(asyncio.Protocol):
         idle, self._idle = self._idle, None
         if idle is not None and not idle.done():
             idle.set_result(None)
+        self._leave()
 
     @override
     def pause_writing(self) -> None:
@@ -207,11 +207,13 @@ class HttpProtocol(asyncio.Protocol):
     def sweep(self, now_s: float) -> None:
         """End the connection if what it waits for is overdue."""
         limits = self._limits
-        if self.is_paused or self._state == _CLOSING:
+        if self.is_paused or self._state >= _LINGERING:
             self._sweep_writing(now_s)
         waited_s = now_s - self._since_s - self._deadlines.period_s
         if self._state == _LINGERING:
-            if waited_s > _LINGER_S:
+            if self._transport.get_write_buffer_size():
+                self._since_s = now_s  # it counts from when the answer is on its way
+            elif waited_s > _LINGER_S:
                 self._transport.abort()
         elif self._state != _OPEN or self._unread:
             return  # our own turn, not the client's
@@ -262,7 +264,7 @@ class HttpProtocol(asyncio.Protocol):
 
     def _start(self, request: HttpRequest, is_last: bool, is_old: bool) -> None:
         """Serve a request: by the connection's own task if it is free, else by a new one."""
-        responder = Responder(self, is_last=is_last, is_old=is_old, is_bare=request.method == "HEAD")
+        responder = Responder(self, is_last, is_old, request.method == "HEAD")
         self._current = responder
         idle, self._idle = self._idle, None
         if idle is not None and not idle.done():
@@ -386,6 +388,7 @@ class HttpProtocol(asyncio.Protocol):
         self.write(refusal_bytes(refusal.status, refusal.message, refusal.headers))
         self._state = _LINGERING
         self._since_s = self._deadlines.now_s
+        self._stall = (self._since_s, self._transport.get_write_buffer_size())
         if self._transport.can_write_eof():
             self._transport.write_eof()
 

@@ -52,24 +52,24 @@ class ModernSide:
         route: str,
     ) -> Call:
         """The call in a request. Raises ClientError."""
-        client, meta = modern.admit(message, request.headers)
-        row = METHODS.get(method)
         params = jsonrpc.NO_PARAMS if message.params is UNSET else message.params
-        if row is None:
-            name = None
-        elif "modern" not in row.eras:
+        row = METHODS.get(method)
+        name = None if row is None or row.name_field is None else addressing.name_of(row, params)
+        headers = request.headers
+        client, meta = modern.admit(message, name, headers)
+        if row is not None and "modern" not in row.eras:
             raise MethodNotFound(f"Method not found: {method}")
-        else:
-            name = addressing.name_of(row, params)
         return Call(
             method=method,
+            row=row,
             params=params,
+            meta=meta,
             name=name,
             client=client,
-            reply=ModernReply(responder, request_id, method, client.revision, meta.get(modern.LOG_LEVEL_KEY)),
+            reply=ModernReply(responder, request_id, row, client.revision, meta.get(modern.LOG_LEVEL_KEY)),
             task=running_task(responder),
             route=route,
-            param_headers=_param_headers(request.headers),
+            param_headers=_param_headers(headers) if b"mcp-param-" in b" ".join(headers) else NO_HEADERS,
         )
 
     async def _run(self, call: Call, responder: Responder) -> None:
@@ -102,5 +102,4 @@ class ModernSide:
 
 def _param_headers(headers: Mapping[bytes, bytes]) -> Mapping[bytes, bytes]:
     """The `Mcp-Param-*` headers of a request."""
-    found = {name: value for name, value in headers.items() if name.startswith(b"mcp-param-")}
-    return found or NO_HEADERS
+    return {name: value for name, value in headers.items() if name.startswith(b"mcp-param-")}

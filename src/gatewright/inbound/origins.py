@@ -20,9 +20,9 @@ class Origins:
         self._allowed = frozenset(origin.encode() for origin in allowed)
         self._port = port
 
-    def is_allowed(self, origin: bytes | None) -> bool:
+    def is_allowed(self, origin: bytes) -> bool:
         """Whether a request with this `Origin` header may pass."""
-        return origin is None or origin in self._allowed or self._is_own(origin)
+        return origin in self._allowed or self._is_own(origin)
 
     def _is_own(self, origin: bytes) -> bool:
         try:

@@ -13,12 +13,12 @@ from typing import Final, final
 from msgspec import Raw
 from typing_extensions import override
 
-from gatewright.call import Failure, InputRequired, Json, Outcome, Result
+from gatewright.call import Failure, Json, Outcome, Result
 from gatewright.errors import GatewayError, MissingCapability
 from gatewright.inbound.responder import Responder
 from gatewright.protocol import bridge, jsonrpc, refusals, sse
 from gatewright.protocol.jsonrpc import Id
-from gatewright.protocol.methods import ACKNOWLEDGED, LOG_MESSAGE
+from gatewright.protocol.methods import ACKNOWLEDGED, LOG_MESSAGE, Method
 from gatewright.protocol.modern import LOG_LEVELS, SUBSCRIPTION_KEY
 from gatewright.protocol.revisions import Revision
 
@@ -54,14 +54,22 @@ class Keepalive:
 class HttpReply:
     """One HTTP response as a call's reply. The eras differ in what may be sent on it."""
 
-    __slots__ = ("_is_old", "_request_id", "_responder", "_revision", "method")
+    __slots__ = ("_is_old", "_least_level", "_request_id", "_responder", "_revision", "_row")
 
-    def __init__(self, responder: Responder, request_id: Id, method: str, revision: Revision) -> None:
+    def __init__(
+        self,
+        responder: Responder,
+        request_id: Id,
+        row: Method | None,
+        revision: Revision,
+        log_level: Raw | None = None,
+    ) -> None:
         self._responder = responder
         self._request_id = request_id
+        self._row = row
         self._revision = revision
         self._is_old = False
-        self.method = method
+        self._least_level = None if log_level is None else LOG_LEVELS.index(bytes(log_level).decode().strip('"'))
 
     async def emit(self, method: str, params: Json) -> None:
         """See Reply.emit."""
@@ -90,56 +98,59 @@ class HttpReply:
 
     async def finish(self, outcome: Outcome) -> None:
         """Answer with the outcome."""
-        if isinstance(outcome, Failure):
+        if isinstance(outcome, Result):
+            value = self._last(bridge.result_for(self._revision, self._row, outcome))
+            status, body = 200, jsonrpc.result(self._request_id, value)
+        elif isinstance(outcome, Failure):
             status = refusals.failure_status(outcome, self._revision.era)
-            await self._answer(status, jsonrpc.error(self._request_id, outcome))
-            return
-        value = outcome.value
-        if not isinstance(outcome, InputRequired):
-            value = bridge.result_for(self._revision, self.method, value)
-        await self._answer(200, jsonrpc.result(self._request_id, self._last(value)))
+            body = jsonrpc.error(self._request_id, outcome)
+        else:
+            status, body = 200, jsonrpc.result(self._request_id, outcome.value)
+        responder = self._responder
+        if not responder.is_started:
+            responder.respond(status, body)
+        else:
+            await self._end(body)
 
     async def refuse(self, error: GatewayError) -> None:
         """Answer with one of our own refusals."""
         failure = refusals.failure(error, not_found_code=self._revision.not_found_code)
         status = refusals.status(error, self._revision.era)
-        await self._answer(status, jsonrpc.error(self._request_id, failure))
+        body = jsonrpc.error(self._request_id, failure)
+        if not self._responder.is_started:
+            self._responder.respond(status, body)
+        else:
+            await self._end(body)
 
     def _last(self, value: Json) -> Json:
         """The result as it is to be sent."""
         return value
 
-    async def _answer(self, status: int, body: bytes) -> None:
-        responder = self._responder
-        if not responder.is_started:
-            responder.respond(status, body)
-            return
-        await responder.send(sse.encode(body))
-        responder.end()
+    async def _end(self, body: bytes) -> None:
+        """The answer at the end of the stream."""
+        await self._responder.send(sse.encode(body))
+        self._responder.end()
 
 
 @final
 class ModernReply(HttpReply):
     """A reply in the modern era: nothing is asked on it, and log messages only pass at the level that was asked for."""
 
-    __slots__ = ("_least_level",)
-
-    def __init__(
-        self, responder: Responder, request_id: Id, method: str, revision: Revision, log_level: Raw | None
-    ) -> None:
-        super().__init__(responder, request_id, method, revision)
-        self._least_level = None if log_level is None else LOG_LEVELS.index(bytes(log_level).decode().strip('"'))
+    __slots__ = ()
 
     @override
     async def emit(self, method: str, params: Json) -> None:
         """Send a notification, if the request allows it (S-43); on a subscription, under the client's own id."""
         if method == LOG_MESSAGE and not self._is_wanted(params):
             return
-        if self.method == "subscriptions/listen":
+        if self._is_subscription():
             params = self._tagged(params)
         elif method == ACKNOWLEDGED:
             return
         await self.send(jsonrpc.notification(method, params))
+
+    def _is_subscription(self) -> bool:
+        return self._row is not None and self._row.kind == "stream"
 
     def _is_wanted(self, params: Json) -> bool:
         if self._least_level is None:
@@ -149,7 +160,7 @@ class ModernReply(HttpReply):
 
     @override
     def _last(self, value: Json) -> Json:
-        return self._tagged(value) if self.method == "subscriptions/listen" else value
+        return self._tagged(value) if self._is_subscription() else value
 
     def _tagged(self, value: Json) -> bytes:
         """An object whose `_meta` names the client's subscription (basic/patterns/subscriptions)."""

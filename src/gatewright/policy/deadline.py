@@ -19,57 +19,43 @@ UNBOUNDED: Final = frozenset({"subscriptions/listen"})
 
 
 @final
-class _Watch:
-    __slots__ = ("call", "is_expired", "started_at", "task", "timeout_s", "total_s")
-
-    def __init__(self, call: Call, task: asyncio.Task[object], timeout_s: float, total_s: float, now: float) -> None:
-        self.call = call
-        self.task = task
-        self.timeout_s = timeout_s
-        self.total_s = total_s
-        self.started_at = now
-        self.is_expired = False
-
-
-@final
 class Deadline:
     """Cancels calls that take too long, and says so."""
 
     def __init__(self) -> None:
-        self._watched: set[_Watch] = set()
+        self._watched: set[Call] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def __call__(self, call: Call, proceed: Handler, /) -> Outcome:
         """Bound the call by its target's settings. Raises BackendTimeout."""
-        target, task = call.target, call.task
-        if target is None or call.method in UNBOUNDED:
+        if call.method in UNBOUNDED:
             return await proceed(call)
         loop = self._loop
         if loop is None:
-            loop = self._loop = task.get_loop()
-        bounds = target.backend.bounds
-        call.heard_at = now = loop.time()
-        watch = _Watch(call, task, bounds.timeout_s, bounds.max_total_s, now)
-        watched = self._watched
-        watched.add(watch)
+            loop = self._loop = call.task.get_loop()
         if self._timer is None:
             self._timer = loop.call_later(TICK_S, self._tick, loop)
+        call.started_at = call.heard_at = loop.time()
+        watched = self._watched
+        watched.add(call)
         try:
             return await proceed(call)
         except asyncio.CancelledError:
-            if watch.is_expired and task.uncancel() == 0:
-                raise BackendTimeout(f"{target.backend.name} did not answer within {bounds.timeout_s:g} s") from None
+            if call.is_expired and call.target is not None and call.task.uncancel() == 0:
+                backend = call.target.backend
+                raise BackendTimeout(f"{backend.name} did not answer within {backend.bounds.timeout_s:g} s") from None
             raise
         finally:
-            watched.discard(watch)
+            watched.discard(call)
 
     def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
         now = loop.time()
-        for watch in self._watched:
-            if watch.is_expired:
+        for call in self._watched:
+            if call.is_expired or call.target is None:
                 continue
-            if now - watch.call.heard_at >= watch.timeout_s or now - watch.started_at >= watch.total_s:
-                watch.is_expired = True
-                watch.task.cancel()
+            bounds = call.target.backend.bounds
+            if now - call.heard_at >= bounds.timeout_s or now - call.started_at >= bounds.max_total_s:
+                call.is_expired = True
+                call.task.cancel()
         self._timer = loop.call_later(TICK_S, self._tick, loop) if self._watched else None

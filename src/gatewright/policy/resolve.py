@@ -10,7 +10,11 @@ from gatewright.call import Call, Handler, Outcome, Target
 class Targets(Protocol):
     """Finds the target of a call. Raises ClientError when there is none."""
 
-    async def target(self, call: Call) -> Target: ...
+    def known(self, call: Call) -> Target | None:
+        """The target, when it can be told without asking a backend."""
+
+    async def found(self, call: Call) -> Target:
+        """The target, asking backends what they list."""
 
 
 @final
@@ -22,5 +26,5 @@ class Resolve:
 
     async def __call__(self, call: Call, proceed: Handler, /) -> Outcome:
         """Find the target, then go on."""
-        call.target = await self._targets.target(call)
+        call.target = self._targets.known(call) or await self._targets.found(call)
         return await proceed(call)

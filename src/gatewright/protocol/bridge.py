@@ -12,10 +12,10 @@ from typing import Final, final
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
-from gatewright.call import Client, Failure, InputRequired, Json, Outcome, Params, Result
+from gatewright.call import NO_META, Client, Failure, InputRequired, Json, Outcome, Params, Result
 from gatewright.errors import ProtocolError
 from gatewright.protocol import jsonrpc
-from gatewright.protocol.methods import ASKS, METHODS
+from gatewright.protocol.methods import ASKS, Method
 from gatewright.protocol.modern import (
     CAPABILITIES_KEY,
     INFO_KEY,
@@ -43,48 +43,53 @@ _decode_head: Final = msgspec.json.Decoder(_Head).decode
 _VERSION: Final = jsonrpc.raw(MODERN_2026_07_28.name)
 
 
-def modern_params(params: Params, client: Client, token: int) -> Params:
+def modern_params(params: Params, meta: Params, client: Client, token: int) -> dict[str, object]:
     """`params` as a modern backend takes them: who the client is and what it can be asked, our progress token.
 
-    A handshake client cannot answer an InputRequiredResult, so its capabilities are sent without those to ask.
+    `meta` are the members of `params._meta`. A handshake client cannot answer an InputRequiredResult, so its
+    capabilities are sent without those to ask.
     """
-    meta = _carried(params)
-    meta[VERSION_KEY] = _VERSION
-    if client.revision.era == "modern":
-        if CAPABILITIES_KEY not in meta:
-            meta[INFO_KEY] = _as_raw(client.info)
-            meta[CAPABILITIES_KEY] = _as_raw(client.capabilities)
-        if PROGRESS_KEY in meta:
-            meta[PROGRESS_KEY] = Raw(b"%d" % token)
-        return {**params, "_meta": jsonrpc.raw(meta)}
-    meta[INFO_KEY] = _as_raw(client.info)
-    meta[CAPABILITIES_KEY] = Raw(without_asks(client.capabilities))
-    if client.log_level is not None:
-        meta[LOG_LEVEL_KEY] = jsonrpc.raw(client.log_level)
-    if PROGRESS_KEY in meta:
-        meta[PROGRESS_KEY] = Raw(b"%d" % token)
-    return {**params, "_meta": jsonrpc.raw(meta)}
+    carried = dict(meta)
+    carried.pop(BAGGAGE_KEY, None)
+    if client.revision.era == "handshake":
+        carried[VERSION_KEY] = _VERSION
+        carried[INFO_KEY] = _as_raw(client.info)
+        carried[CAPABILITIES_KEY] = Raw(without_asks(client.capabilities))
+        if client.log_level is not None:
+            carried[LOG_LEVEL_KEY] = jsonrpc.raw(client.log_level)
+    elif CAPABILITIES_KEY not in carried:  # a request of our own
+        carried[VERSION_KEY] = _VERSION
+        carried[INFO_KEY] = _as_raw(client.info)
+        carried[CAPABILITIES_KEY] = _as_raw(client.capabilities)
+    if PROGRESS_KEY in carried:
+        carried[PROGRESS_KEY] = Raw(b"%d" % token)
+    return {**params, "_meta": carried}
 
 
-def handshake_params(params: Params, token: int) -> Params:
+def handshake_params(params: Params, meta: Params, token: int) -> dict[str, object]:
     """`params` as a handshake backend takes them: without the modern members, with our progress token."""
+    carried: dict[str, object] = dict(params)
     if "_meta" not in params:
-        return params
-    meta = {key: value for key, value in _carried(params).items() if key not in RESERVED}
-    if PROGRESS_KEY in meta:
-        meta[PROGRESS_KEY] = Raw(b"%d" % token)
-    carried = {key: value for key, value in params.items() if key != "_meta"}
-    if meta:
-        carried["_meta"] = jsonrpc.raw(meta)
+        return carried
+    kept = {key: value for key, value in meta.items() if key not in RESERVED and key != BAGGAGE_KEY}
+    if PROGRESS_KEY in kept:
+        kept[PROGRESS_KEY] = Raw(b"%d" % token)
+    if kept:
+        carried["_meta"] = kept
+    else:
+        del carried["_meta"]
     return carried
 
 
-def progress_token(params: Params) -> Raw | None:
-    """The client's own progress token, undecoded."""
+def meta_of(params: Params) -> Params:
+    """The members of `params._meta`; none when there is no such object."""
     meta = params.get("_meta")
-    if meta is None or b"progressToken" not in memoryview(meta).tobytes():
-        return None
-    return jsonrpc.members(meta).get(PROGRESS_KEY)
+    if meta is None:
+        return NO_META
+    try:
+        return jsonrpc.members(meta)
+    except ProtocolError:
+        return NO_META
 
 
 def retokened(notice: Params, token: Raw) -> bytes:
@@ -106,25 +111,24 @@ def outcome_of(answer: Result | Failure) -> Outcome:
     value = bytes(answer.value)
     if not value.startswith(b"{"):
         raise ProtocolError("the result is not an object")
-    if value.startswith(b'{"resultType":"complete"') or b'"resultType"' not in value:
+    if b'"resultType"' not in value:
         return Result(value)
-    kind = _decode_head(value).resultType
+    kind = "complete" if value.startswith(b'{"resultType":"complete"') else _decode_head(value).resultType
     if kind == "input_required":
         return InputRequired(value)
-    if kind is UNSET or kind in ("complete", "task"):
+    if kind is UNSET:
         return Result(value)
+    if kind in ("complete", "task"):
+        return Result(value, True)
     raise ProtocolError(f"the result has the unknown resultType {kind[:40]!r}")
 
 
-def result_for(revision: Revision, method: str, value: Json) -> bytes:
+def result_for(revision: Revision, row: Method | None, result: Result) -> Json:
     """A result object as `revision` writes it: `resultType` on every one, caching hints on those that need them."""
-    body = bytes(value)
-    if not revision.has_result_type:
-        return body
-    row = METHODS.get(method)
     is_cacheable = row is not None and row.is_cacheable
-    if not is_cacheable and body.startswith(b'{"resultType":'):
-        return body
+    if not revision.has_result_type or (result.is_typed and not is_cacheable):
+        return result.value
+    body = bytes(result.value)
     head = _decode_head(body) if _mentions_head(body) else _Head()
     added = b""
     if head.resultType is UNSET:
@@ -149,18 +153,6 @@ def _spliced(body: bytes, added: bytes) -> bytes:
     if rest.startswith(b"}"):
         return b"{" + added[:-1] + rest
     return b"{" + added + rest
-
-
-def _carried(params: Params) -> Params:
-    meta = params.get("_meta")
-    if meta is None:
-        return {}
-    try:
-        held = jsonrpc.members(meta)
-    except ProtocolError:
-        return {}
-    held.pop(BAGGAGE_KEY, None)
-    return held
 
 
 def _as_raw(value: Json) -> Raw:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Final
 
 import msgspec
-from msgspec import UNSET, Raw
+from msgspec import UNSET, Raw, UnsetType
 
 from gatewright.call import Client, Params
 from gatewright.errors import HeaderMismatch, MalformedMeta, ProtocolError, UnsupportedVersion
@@ -32,12 +32,13 @@ RESERVED: Final = frozenset({VERSION_KEY, INFO_KEY, CAPABILITIES_KEY, LOG_LEVEL_
 
 LOG_LEVELS: Final = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
 
+_VERSION_HEADERS: Final = frozenset(name.encode() for name in MODERN)
 _decode_text: Final = msgspec.json.Decoder(str).decode
 
 
 def is_claimed(message: jsonrpc.Message, version_header: bytes | None) -> bool:
     """Whether the sender means the modern era: by its version header, or by the modern members of its `_meta`."""
-    if version_header is not None and version_header.decode("latin-1") in MODERN:
+    if version_header in _VERSION_HEADERS:
         return True
     if message.params is UNSET:
         return False
@@ -45,27 +46,26 @@ def is_claimed(message: jsonrpc.Message, version_header: bytes | None) -> bool:
     return meta is not None and b"io.modelcontextprotocol/" in bytes(meta) and VERSION_KEY in _members(meta)
 
 
-def admit(message: jsonrpc.Message, headers: Mapping[bytes, bytes] | None) -> tuple[Client, Params]:
+def admit(message: jsonrpc.Message, name: str | None, headers: Mapping[bytes, bytes] | None) -> tuple[Client, Params]:
     """Climb the ladder. Returns the client as this request describes it, and the members of its `_meta`.
 
-    `headers` are the request's by lower-case name, None on a transport that has none (stdio). Raises MalformedMeta,
-    HeaderMismatch or UnsupportedVersion.
+    `name` is what the request addresses, None when it addresses nothing; `headers` are the request's by lower-case
+    name, None on a transport that has none (stdio). Raises MalformedMeta, HeaderMismatch or UnsupportedVersion.
     """
-    params = {} if message.params is UNSET else message.params
-    raw_meta = params.get("_meta")
+    raw_meta = None if message.params is UNSET else message.params.get("_meta")
     if raw_meta is None:
         raise MalformedMeta(f"params._meta must carry {VERSION_KEY} and {CAPABILITIES_KEY}")
     meta = _members(raw_meta)
-    missing = [key for key in (VERSION_KEY, CAPABILITIES_KEY) if key not in meta]
-    if missing:
+    capabilities = meta.get(CAPABILITIES_KEY)
+    if capabilities is None or VERSION_KEY not in meta:
+        missing = [key for key in (VERSION_KEY, CAPABILITIES_KEY) if key not in meta]
         raise MalformedMeta(f"params._meta lacks {' and '.join(missing)}")
     requested = _text(meta[VERSION_KEY], VERSION_KEY)
     if headers is not None:
-        _agree(message, params, requested, headers)
+        _agree(message.method, name, requested, headers)
     revision = MODERN.get(requested)
     if revision is None:
         raise UnsupportedVersion(requested, tuple(MODERN))
-    capabilities = meta[CAPABILITIES_KEY]
     if not bytes(capabilities).startswith(b"{"):
         raise MalformedMeta(f"params._meta.{CAPABILITIES_KEY} must be an object")
     level = meta.get(LOG_LEVEL_KEY)
@@ -74,14 +74,13 @@ def admit(message: jsonrpc.Message, headers: Mapping[bytes, bytes] | None) -> tu
     return Client(revision, meta.get(INFO_KEY, jsonrpc.EMPTY), capabilities), meta
 
 
-def _agree(message: jsonrpc.Message, params: Params, requested: str, headers: Mapping[bytes, bytes]) -> None:
+def _agree(method: str | UnsetType, name: str | None, requested: str, headers: Mapping[bytes, bytes]) -> None:
     """The mirrored headers say what the body says, or HeaderMismatch."""
     version = headers.get(b"mcp-protocol-version")
     if version is None:
         raise HeaderMismatch("Header mismatch: MCP-Protocol-Version is missing")
     if version != requested.encode():
         raise HeaderMismatch(f"Header mismatch: MCP-Protocol-Version differs from _meta {VERSION_KEY}")
-    method = message.method
     if method is UNSET:
         return
     stated = headers.get(b"mcp-method")
@@ -89,13 +88,11 @@ def _agree(message: jsonrpc.Message, params: Params, requested: str, headers: Ma
         raise HeaderMismatch("Header mismatch: Mcp-Method is missing")
     if stated != method.encode():
         raise HeaderMismatch("Header mismatch: Mcp-Method differs from the body's method")
+    if name is None:
+        return
     row = METHODS.get(method)
-    if row is None or not row.has_name_header or row.name_field is None:
-        return
-    value = params.get(row.name_field)
-    if value is None:
-        return
-    _agree_name(_text(value, row.name_field), row.name_field, headers.get(b"mcp-name"))
+    if row is not None and row.has_name_header:
+        _agree_name(name, row.name_field or "", headers.get(b"mcp-name"))
 
 
 def _agree_name(name: str, field: str, stated: bytes | None) -> None:

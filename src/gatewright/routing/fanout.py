@@ -51,7 +51,7 @@ class Fanout:
 
     async def __call__(self, call: Call) -> Outcome:
         """A call that concerns all backends: a list, or what every one is told."""
-        row = METHODS.get(call.method)
+        row = call.row
         if row is not None and row.kind == "listed":
             return await self._list(call, row)
         if row is not None and row.kind == "spread":

@@ -13,7 +13,6 @@ from gatewright.backend.backend import McpBackend
 from gatewright.call import Call, Target
 from gatewright.errors import InvalidParams
 from gatewright.protocol import addressing
-from gatewright.protocol.methods import METHODS
 from gatewright.routing.catalog import split
 from gatewright.routing.fanout import Fanout
 from gatewright.routing.front import Front
@@ -33,9 +32,10 @@ class Router:
         """Whether a path serves something: empty is the route of all."""
         return not route or route in self._backends
 
-    async def target(self, call: Call) -> Target:
-        """Where a call goes. Raises InvalidParams for an unknown name, ResourceNotFound for an unknown resource."""
-        row = METHODS.get(call.method)
+    def known(self, call: Call) -> Target | None:
+        """Where a call goes, None when that takes a look at what backends list. Raises InvalidParams for a name that
+        no backend can have."""
+        row = call.row
         if row is not None and row.kind in ("local", "stream"):
             return Target(self._front, None)
         if call.route:
@@ -44,7 +44,7 @@ class Router:
             return Target(self._fanout, None)
         space = addressing.space_of(row, call.params)
         if space == "resources":
-            return Target(await self._fanout.owner(call, call.name), call.name)
+            return None
         found = split(call.name, self._separator)
         backend = None if found is None else self._backends.get(found[0])
         if found is None or backend is None:
@@ -53,3 +53,8 @@ class Router:
                 f"Unknown {kind}: {call.name[:100]!r}. Names here have the form <backend>{self._separator}<{kind}>"
             )
         return Target(backend, found[1])
+
+    async def found(self, call: Call) -> Target:
+        """The backend that has the resource a call names. Raises ResourceNotFound."""
+        assert call.name is not None
+        return Target(await self._fanout.owner(call, call.name), call.name)
