@@ -180,7 +180,7 @@ def measure(*, answers: int, clients: int, deadline_s: float, seed: int) -> Tall
     with contextlib.ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gatewright-bench-")))
         stub, _ = stack.enter_context(announcing("-m", "bench.stub", "--port", "0"))
-        gateway = Gateway(stub, directory, stack)
+        gateway = Gateway(stub, {backend for _, backend in _MIX}, directory, stack)
         pressing = press(gateway.base, answers=answers, clients=clients, deadline_s=deadline_s, seed=seed)
         return uvloop.run(pressing)
 

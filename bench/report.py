@@ -120,7 +120,7 @@ def bars(outcomes: list[Outcome], paced: list[Paced]) -> list[Bar]:
         judged.append(
             _bar(name, f"throughput, of nginx's (at least {MIN_THROUGHPUT_RATIO})", rate, least=MIN_THROUGHPUT_RATIO)
         )
-        judged.append(_bar(name, "errors (none)", float(subject.errors), most=0))
+        judged.append(_bar(name, "errors (none)", float(subject.errors) if subject.samples else None, most=0))
     for pair in paced:
         text = f"added p99 at half load, ms (at most {MAX_ADDED_P99_MS})"
         judged.append(_bar(pair.case.name, text, _added(pair), most=MAX_ADDED_P99_MS))

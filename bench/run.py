@@ -38,16 +38,16 @@ class Plan:
     paced: tuple[str, ...]
 
 
-def start(names: tuple[str, ...], stub: str, directory: Path, stack: contextlib.ExitStack) -> dict[str, Target]:
+def start(plan: Plan, stub: str, directory: Path, stack: contextlib.ExitStack) -> dict[str, Target]:
     """Start the asked targets; one that does not start is reported and left out."""
     makers: dict[str, Callable[[], Target]] = {
         "direct": lambda: Direct(stub, stack),
         "nginx": lambda: Nginx(stub, directory, stack),
-        "gatewright": lambda: Gateway(stub, directory, stack),
+        "gatewright": lambda: Gateway(stub, {case.backend for case in plan.cases}, directory, stack),
         "fastmcp": lambda: FastMCP(stub, stack),
     }
     started = {}
-    for name in names:
+    for name in plan.targets:
         try:
             started[name] = makers[name]()
         except (OSError, RuntimeError, TimeoutError) as error:
@@ -109,7 +109,7 @@ def run_paced(case: Case, targets: dict[str, Target], outcomes: list[Outcome], p
 def run(plan: Plan, directory: Path, stack: contextlib.ExitStack) -> tuple[list[Outcome], list[Paced]]:
     """The whole plan; ends what it started when the stack closes."""
     stub_url, stub = stack.enter_context(announcing("-m", "bench.stub", "--port", "0"))
-    targets = start(plan.targets, stub_url, directory, stack)
+    targets = start(plan, stub_url, directory, stack)
     outcomes: list[Outcome] = []
     paced: list[Paced] = []
     for case in plan.cases:
@@ -126,6 +126,16 @@ def _brief(one: measure.Sample) -> str:
     return f"{one.calls_per_s:9.0f}/s {cpu}  p99 {one.p99_ms:8.2f} ms  {one.errors} errors, others {one.others:.0%}"
 
 
+def _chosen(names: list[str]) -> tuple[Case, ...]:
+    """The cases of these names; a name that no case has is a prefix."""
+    exact = {case.name for case in CASES}
+    return tuple(
+        case
+        for case in CASES
+        if any(case.name == one or (one not in exact and case.name.startswith(one)) for one in names)
+    )
+
+
 def _plan() -> Plan:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one sample of 2 s for each")
@@ -136,8 +146,7 @@ def _plan() -> Plan:
     parser.add_argument("--duration", type=int, help="whole seconds per sample (default 5)")
     parser.add_argument("--repeats", type=int, help="samples per case and target (default 3)")
     options = parser.parse_args()
-    prefixes = tuple(options.cases.split(",")) if options.cases else ("",)
-    cases = tuple(case for case in CASES if case.name.startswith(prefixes))
+    cases = _chosen(options.cases.split(",")) if options.cases else CASES
     targets = tuple("gatewright" if name == "gateway" else name for name in options.only.split(","))
     unknown = set(targets) - set(TARGETS)
     if unknown or not cases:

@@ -71,14 +71,8 @@ _GATEWAY_CONFIG = """
 listen: 127.0.0.1:0
 admin: null
 store: memory
+log: {level: warning}
 backends:
-  modern: {{url: "{stub}/modern"}}
-  handshake: {{url: "{stub}/handshake"}}
-  modern-500: {{url: "{stub}/modern-500"}}
-  handshake-500: {{url: "{stub}/handshake-500"}}
-  both: {{url: "{stub}/mcp"}}
-  stdio: {{command: "{python}", args: [-m, bench.stub, --stdio], env: {{PYTHONPATH: "{root}"}}, stateless: true}}
-  inprocess: {{python: "bench.inprocess:server"}}
 """
 
 
@@ -132,13 +126,19 @@ class Nginx:
 
 
 class Gateway:
-    """One `gatewright serve` process with all backends configured."""
+    """One `gatewright serve` process with the backends that are asked for; the stdio child serves all callers."""
 
     name = "gatewright"
 
-    def __init__(self, stub: str, directory: Path, stack: contextlib.ExitStack) -> None:
+    def __init__(self, stub: str, backends: set[str], directory: Path, stack: contextlib.ExitStack) -> None:
         config = directory / "gatewright.yaml"
-        config.write_text(_GATEWAY_CONFIG.format(stub=stub, python=sys.executable, root=ROOT))
+        known = {name: f'{{url: "{stub}{path}"}}' for name, path in _HTTP_PATHS.items()}
+        program, *arguments = _STDIO_BACKEND
+        child = f'command: "{program}", args: {arguments}, env: {{PYTHONPATH: "{ROOT}"}}, stateless: true'
+        known["stdio"] = f"{{{child}}}"
+        known["inprocess"] = '{python: "bench.inprocess:server"}'
+        lines = [f"  {name}: {known[name]}\n" for name in sorted(backends)]
+        config.write_text(_GATEWAY_CONFIG + "".join(lines))
         command = [str(Path(sys.executable).parent / "gatewright"), "serve", str(config)]
         line, process = stack.enter_context(announcing(*command, program=""))
         self.base = line.rpartition(" ")[2]
@@ -179,7 +179,7 @@ class FastMCP:
 def announcing(*arguments: str, program: str = sys.executable) -> Iterator[tuple[str, psutil.Process]]:
     """Run a program whose first line on stdout says where it listens; yields that line and the process."""
     command = [program, *arguments] if program else list(arguments)
-    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))}
     process = subprocess.Popen(command, cwd=ROOT, env=environ, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
     try:
         yield _first_line(process), psutil.Process(process.pid)
