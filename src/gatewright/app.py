@@ -21,7 +21,7 @@ import uvicorn
 from gatewright.backend.backend import McpBackend
 from gatewright.backend.base import Connector
 from gatewright.backend.http import HttpConnector
-# PYTHON
+from gatewright.backend.python import PythonConnector
 from gatewright.backend.settings import BackendSettings
 from gatewright.backend.stdio import StdioConnector
 from gatewright.config import Config
@@ -148,7 +148,7 @@ def _connector(name: str, settings: BackendSettings, tasks: asyncio.TaskGroup) -
     kinds: dict[str, Callable[[str, BackendSettings, asyncio.TaskGroup], Connector]] = {
         "http": HttpConnector,
         "stdio": StdioConnector,
-        # PYTHON2
+        "python": PythonConnector,
     }
     return kinds[settings.transport](name, settings, tasks)
 
