@@ -154,19 +154,26 @@ class Everything:
         ]
 
     def addressed(self) -> list[Scenario]:
-        """Resource scenarios; left out where two servers offer the same addresses."""
+        """Resource scenarios of a handshake client; left out where two of these servers offer the same addresses."""
         dynamic = "demo://resource/dynamic/text"
         documents = ["demo://resource/static/document/architecture.md"]
         return [
             {"name": "list_resources", "kind": "list_resources", "expect": documents},
             {"name": "list_templates", "kind": "list_templates", "expect": [f"{dynamic}/{{resourceId}}"]},
             read("read", f"{dynamic}/7", "Resource 7: This is a plaintext resource"),
+            {
+                "name": "subscribe",
+                "kind": "subscribe",
+                "uri": f"{dynamic}/1",
+                "tool": "toggle-subscriber-updates",
+                "arguments": {},
+                "toggle": True,
+            },
         ]
 
     def full(self, prefix: str, era: Era) -> list[Scenario]:
         """With the conditional tools, progress, questions and subscriptions."""
         conditional = ["get-roots-list", "trigger-elicitation-request", "trigger-sampling-request"]
-        uri = "demo://resource/dynamic/text/1"
         return [
             *self.plain(prefix, era),
             *([] if prefix else self.addressed()),
@@ -180,14 +187,6 @@ class Everything:
                 "hello from the client",
             ),
             call("roots", prefix + "get-roots-list", {}, "file:///interop/one"),
-            {
-                "name": "subscribe",
-                "kind": "subscribe",
-                "uri": uri,
-                "tool": prefix + "toggle-subscriber-updates",
-                "arguments": {},
-                "toggle": True,
-            },
         ]
 
 

@@ -115,7 +115,7 @@ def complete(
 
 async def serve_http() -> None:
     """Serve the FastMCP object on a free loopback port and print its address."""
-    listener = socket.socket()
+    listener = socket.socket(proto=socket.IPPROTO_TCP)  # without it asyncio leaves Nagle on: 40 ms a call
     listener.bind(("127.0.0.1", 0))
     print(f"interop: listening on http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
     config = uvicorn.Config(fastmcp_server.http_app(path="/mcp"), log_level="warning", timeout_graceful_shutdown=1)
