@@ -24,6 +24,7 @@ from gatewright.backend.http import HttpConnector
 from gatewright.backend.python import PythonConnector
 from gatewright.backend.settings import BackendSettings
 from gatewright.backend.stdio import StdioConnector
+from gatewright.background import Background
 from gatewright.config import Config
 from gatewright.inbound.endpoint import Endpoint
 from gatewright.inbound.handshake import HandshakeSide
@@ -97,7 +98,7 @@ class Gateway:
             on_started=lambda: on_ready(Ready(_url(self._config.listen.host, port))),
         )
         for backend in backends.values():
-            tasks.create_task(backend.warm_up())
+            Background(tasks)(backend.warm_up())
         try:
             await self._server.serve(sockets=[sock])
         finally:
@@ -108,7 +109,7 @@ class Gateway:
     def _build(self, tasks: asyncio.TaskGroup) -> tuple[dict[str, McpBackend], Endpoint]:
         """Everything between the listener and the backends."""
         config = self._config
-        start = tasks.create_task
+        start = Background(tasks)
         listings = Listings(config.routing)
         backends: dict[str, McpBackend] = {}
 

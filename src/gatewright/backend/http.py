@@ -20,16 +20,17 @@ from msgspec import UNSET
 
 from gatewright.backend.base import Link, Refused, Request, SessionLost, Sink
 from gatewright.backend.channel import HttpChannel, HttpResponse, Origin
+from gatewright.background import Background
 from gatewright.call import Failure, Result
 from gatewright.errors import BackendError, BackendGarbage, ProtocolError
 from gatewright.protocol import jsonrpc, sse
 from gatewright.protocol.methods import CANCELLED
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
-
     from gatewright.backend.settings import BackendSettings
 
+RETRY_ASKED_MAX_S: Final = 300.0
+"""The longest pause that a backend may ask for: beyond it, it is gone for every purpose."""
 CLOSE_S: Final = 2.0
 """How long the courtesy of a DELETE may take when a session ends."""
 RETRY_S: Final = 1.0
@@ -56,7 +57,7 @@ class HttpConnector:
         host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
         authority = host if port == default_port else f"{host}:{port}"
         self._name = name
-        self._tasks = tasks
+        self.start: Final = Background(tasks)
         self._channel = HttpChannel(name, Origin(parts.hostname, port, tls), settings)
         self._streams = HttpChannel(name, Origin(parts.hostname, port, tls), settings)
         own = "".join(f"{key}: {value.reveal()}\r\n" for key, value in settings.headers.items())
@@ -91,10 +92,6 @@ class HttpConnector:
             response = await self._channel.send(self._delete + headers + b"\r\n")
             response.abort()
 
-    def start(self, work: Coroutine[None, None, None]) -> None:
-        """Run a coroutine of a link in the gateway's task group. It must not raise."""
-        self._tasks.create_task(work)
-
     @property
     def settings(self) -> BackendSettings:
         """The backend's settings."""
@@ -119,6 +116,7 @@ class HttpLink:
         self._session = b""
         self._agreed = b""
         self._standing = b""
+        self._standing_stream: HttpResponse | None = None
         self._is_handshake = False
         self._is_closed = False
 
@@ -165,6 +163,7 @@ class HttpLink:
                 if response.status != 200 or not response.is_stream:
                     response.abort()
                     return
+                self._standing_stream = response
                 await self._pump(response, self._sink, resume, None)
                 pause_s = RETRY_S
             except BackendError as error:
@@ -177,6 +176,8 @@ class HttpLink:
         if self._is_closed:
             return
         self._is_closed = True
+        if self._standing_stream is not None:
+            self._standing_stream.abort()
         if self._session:
             with contextlib.suppress(BackendError, TimeoutError, OSError):
                 await self._connector.delete(self._standing)
@@ -228,8 +229,9 @@ class HttpLink:
         decoder = sse.Decoder(max_line_bytes=bound, max_event_bytes=bound)
         try:
             while piece := await response.read():
-                for event in decoder.feed(piece):
-                    resume.note(event)
+                events = decoder.feed(piece)
+                resume.note(decoder)
+                for event in events:
                     if not event.data or event.event != "message":
                         continue
                     answer = await self._dispatch(jsonrpc.decode(event.data), sink, awaited)
@@ -300,12 +302,12 @@ class _Resume:
         """Whether the backend gave an event id to resume from."""
         return bool(self._event_id)
 
-    def note(self, event: sse.Event) -> None:
-        """Keep what an event says about resuming."""
-        if event.event_id is not None:
-            self._event_id = event.event_id
-        if event.retry_ms is not None:
-            self._retry_ms = event.retry_ms
+    def note(self, decoder: sse.Decoder) -> None:
+        """Keep what the stream said about resuming."""
+        if decoder.last_event_id:
+            self._event_id = decoder.last_event_id
+        if decoder.retry_ms is not None:
+            self._retry_ms = decoder.retry_ms
 
     def header(self) -> bytes:
         """The header line that resumes the stream."""
@@ -314,7 +316,7 @@ class _Resume:
     def pause_s(self, otherwise_s: float) -> float:
         """How long to wait before resuming: what the backend asked for, else `otherwise_s` with jitter."""
         if self._retry_ms is not None:
-            return self._retry_ms / 1000
+            return min(self._retry_ms / 1000, RETRY_ASKED_MAX_S)
         return otherwise_s * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
 
 
