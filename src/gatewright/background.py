@@ -24,17 +24,19 @@ class Background:
     def __init__(self, tasks: asyncio.TaskGroup) -> None:
         self._tasks = tasks
 
-    def __call__(self, work: Coroutine[Any, Any, None]) -> None:
-        """Start it, unless the group is ending."""
+    def __call__(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None] | None:
+        """Start it. Returns its task, None when the group is ending."""
         guarded = self._guarded(work)
         try:
-            self._tasks.create_task(guarded)
+            return self._tasks.create_task(guarded)
         except RuntimeError:  # the group is ending
             guarded.close()
             work.close()
+            return None
 
     async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
         try:
             await work
         except Exception:
-            log.exception("background work failed", error_id=secrets.token_hex(8), work=getattr(work, "__qualname__", repr(work)))
+            name = getattr(work, "__qualname__", repr(work))
+            log.exception("background work failed", error_id=secrets.token_hex(8), work=name)

@@ -175,7 +175,10 @@ class HandshakeFace:
             answer = await link.exchange(Request(1, "initialize", params, is_cancellable=False), sink)
             if isinstance(answer, Failure):
                 raise NotThisEra(f"{self._name} refused initialize: {answer.message[:200]}")
-            revision, result = handshake.read_initialize_result(answer.value)
+            try:
+                revision, result = handshake.read_initialize_result(answer.value)
+            except ProtocolError as error:
+                raise NotThisEra(f"{self._name}: {error}") from error
             link.agree(b"mcp-protocol-version: %b\r\n" % revision.name.encode())
             await link.tell(jsonrpc.notification(INITIALIZED, b"{}"))
         except ProtocolError as error:

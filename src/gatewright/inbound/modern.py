@@ -10,7 +10,7 @@ import structlog
 from msgspec import UNSET
 
 from gatewright.call import Call, Handler
-from gatewright.errors import GatewayError, InvalidRequest, MethodNotFound
+from gatewright.errors import GatewayError, InvalidParams, InvalidRequest, MethodNotFound
 from gatewright.inbound.http import HttpRequest
 from gatewright.inbound.reply import Keepalive, ModernReply
 from gatewright.inbound.responder import Responder, running_task
@@ -54,11 +54,18 @@ class ModernSide:
         """The call in a request. Raises ClientError."""
         params = jsonrpc.NO_PARAMS if message.params is UNSET else message.params
         row = METHODS.get(method)
-        name = None if row is None or row.name_field is None else addressing.name_of(row, params)
+        name, unnamed = None, None
+        if row is not None and row.name_field is not None:
+            try:
+                name = addressing.name_of(row, params)
+            except InvalidParams as error:
+                unnamed = error  # the ladder's own failures come first
         headers = request.headers
         client, meta = modern.admit(message, name, headers)
         if row is not None and "modern" not in row.eras:
             raise MethodNotFound(f"Method not found: {method}")
+        if unnamed is not None:
+            raise unnamed
         return Call(
             method=method,
             row=row,
