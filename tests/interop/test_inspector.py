@@ -18,6 +18,7 @@ pytestmark = [pytest.mark.interop, pytest.mark.timeout(120)]
 
 MAIN = "node_modules/@modelcontextprotocol/inspector/clients/launcher/build/index.js"
 CALL_TIMEOUT_S = 20.0
+ANSWER_LINES = 50_000  # the Inspector prints indented JSON
 DIRECT = [server for server in SERVERS if server.name in ("handshake", "modern")]
 
 
@@ -35,7 +36,9 @@ class Inspector:
         file.write_text(json.dumps({"mcpServers": {"target": entry}}))
         options = ["--cli", "--config", str(file), "--server", "target", "--method", method, *arguments]
         argv: list[str | Path] = [self.node.program, self.node.cache / MAIN, *options]
-        with running(argv, env={"HOME": str(self.folder)}, name=f"inspector {method}") as process:
+        with running(
+            argv, env={"HOME": str(self.folder)}, name=f"inspector {method}", ring_lines=ANSWER_LINES
+        ) as process:
             assert process.wait(timeout_s=CALL_TIMEOUT_S) == 0, process.report()
             return json.loads("\n".join(process.lines))
 
