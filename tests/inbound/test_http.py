@@ -469,6 +469,38 @@ async def test_a_departure_is_noticed_at_once(how: str) -> None:
         await close(writer)
 
 
+async def test_a_request_is_served_although_its_client_did_not_wait() -> None:
+    """A notification or a DELETE sent on the way out counts."""
+    served = asyncio.Event()
+
+    async def serve(request: HttpRequest, responder: Responder) -> None:
+        responder.respond(202)
+        served.set()
+
+    async with listening(serve) as listener:
+        _, writer = await listener.open()
+        writer.write(POST)
+        await close(writer)
+        await soon(served.wait())
+
+
+async def test_a_connection_is_reset_when_there_is_nobody_left_to_serve_it() -> None:
+    """The task group has ended before the listening socket."""
+    loop = asyncio.get_running_loop()
+    state = State()
+    async with asyncio.TaskGroup() as tasks:
+        create = protocol_factory(echo, Limits(), tasks)
+    server = await loop.create_server(
+        lambda: create(config=None, server_state=state, app_state={}, _loop=loop), "127.0.0.1", 0
+    )
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.sockets[0].getsockname()[1])
+    writer.write(POST)
+    with suppress(ConnectionError):
+        assert await soon(reader.read()) == b""
+    await close(writer)
+    server.close()
+
+
 async def test_a_departed_client_may_cancel_its_own_task() -> None:
     """As the modern era wants it; the connection's task ends and nothing is left behind."""
     cancelled = asyncio.Event()

@@ -35,7 +35,7 @@ class Wire:
         self.finished.append(responder)
 
     def responder(self, *, is_last: bool = False, is_old: bool = False, is_bare: bool = False) -> Responder:
-        return Responder(self, is_last=is_last, is_old=is_old, is_bare=is_bare)
+        return Responder(self, is_last, is_old, is_bare)
 
     def parsed(self) -> tuple[bytes, HTTPMessage, bytes]:
         """Status line, fields and what follows them, read by the standard library."""
@@ -192,6 +192,19 @@ async def test_nothing_is_written_after_the_client_left(wire: Wire) -> None:
     assert wire.sent == sent
     assert wire.finished == []
     assert left == ["stream"]
+
+
+def test_whoever_asks_late_is_told_at_once(wire: Wire) -> None:
+    """A client may leave, and the listener begin to drain, before the request is looked at."""
+    told: list[str] = []
+    responder = wire.responder()
+    responder.leave()
+    responder.on_gone = lambda: told.append("gone")
+    wire.is_draining = True
+    responder = wire.responder()
+    responder.on_drain = lambda: told.append("drain")
+    responder.drain()
+    assert told == ["gone", "drain"]
 
 
 def test_a_client_that_leaves_after_its_answer_was_answered(wire: Wire) -> None:
