@@ -1,0 +1,1 @@
+"""Transports out: to HTTP endpoints, child processes and servers in this process, in either era."""

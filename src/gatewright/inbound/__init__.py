@@ -1,0 +1,1 @@
+"""Transports in: from a socket to a call, and back."""

@@ -1,0 +1,1 @@
+"""Which backend a call goes to, and lists over many backends."""
