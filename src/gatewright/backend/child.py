@@ -341,7 +341,8 @@ class Child(Wire):
         """Close the pipes, through whatever owns them by now."""
         process = self._process
         if self._stdin is not None:
-            if not self._input.is_over:  # asyncio's transport cannot be aborted once it is closed
+            # asyncio's transport breaks when it is aborted after it has begun to close with nothing left to write.
+            if not self._stdin.is_closing() or self._stdin.get_write_buffer_size():
                 self._stdin.abort()
         elif process.stdin is not None:
             process.stdin.close()
