@@ -42,6 +42,7 @@ from gatewright.policy.resolve import Resolve
 from gatewright.routing.cursors import Cursors
 from gatewright.routing.fanout import Fanout
 from gatewright.routing.front import Front
+from gatewright.routing.listening import Listening
 from gatewright.routing.listings import Listings
 from gatewright.routing.router import Router
 
@@ -124,7 +125,7 @@ class Gateway:
         bounds = _slowest(config)
         cursors = Cursors(secrets.token_bytes(32))
         fanout = Fanout(backends, listings, cursors, config.routing, bounds)
-        front = Front(backends, config.routing, bounds, VERSION)
+        front = Front(backends, config.routing, bounds, Listening(backends, fanout), VERSION)
         router = Router(backends, fanout, front, config.routing.separator)
         handle = compose(
             [

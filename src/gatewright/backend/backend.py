@@ -8,6 +8,7 @@ basic/transports/{streamable-http,stdio} of 2026-07-28.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, final
 
 import msgspec
@@ -16,8 +17,9 @@ from msgspec import Raw
 
 from gatewright.backend.annotations import Annotations
 from gatewright.backend.base import Connector, Refused
+from gatewright.backend.feed import Feed, Heard, Wants
 from gatewright.backend.handshake import HandshakeFace, NotThisEra
-from gatewright.backend.modern import MODERN_ERRORS, ModernFace, own_client
+from gatewright.backend.modern import GATEWAY_INFO, MODERN_ERRORS, ModernFace, own_client
 from gatewright.call import ANONYMOUS, Call, Caller, Client, Failure, Outcome, Params, Result
 from gatewright.errors import BackendError, BackendUnavailable, ProtocolError
 from gatewright.protocol import addressing, jsonrpc
@@ -26,7 +28,8 @@ from gatewright.protocol.revisions import Era
 
 if TYPE_CHECKING:
     from gatewright.backend.settings import BackendSettings
-    from gatewright.backend.sinks import Changes, Outlets, Start
+    from gatewright.backend.sinks import Changes, Outlets
+    from gatewright.background import Background
 
 ANSWERED_HERE: Final = frozenset({"logging/setLevel"})
 """What a modern backend has no method for, because every request carries it."""
@@ -67,7 +70,7 @@ class McpBackend:
         settings: BackendSettings,
         connector: Connector,
         outlets: Outlets,
-        start: Start,
+        background: Background,
         changes: Changes,
     ) -> None:
         self.name = name
@@ -75,14 +78,15 @@ class McpBackend:
         self.annotations = Annotations(name)
         self._settings = settings
         self._connector = connector
-        self._modern = ModernFace(name, connector, start, changes)
-        self._handshake = HandshakeFace(name, connector, settings, outlets, start, changes)
+        self._modern = ModernFace(name, connector, background, changes)
+        self._handshake = HandshakeFace(name, connector, settings, outlets, background, changes)
         forced: Era | None = None if settings.era == "auto" else settings.era
         self._speaks: dict[Era, bool | None] = {
             "modern": None if forced is None else forced == "modern",
             "handshake": None if forced is None else forced == "handshake",
         }
         self._offer: Offer | None = None
+        self.feed: Final = Feed(name, self, background)
         self._probing = asyncio.Lock()
 
     async def __call__(self, call: Call) -> Outcome:
@@ -131,6 +135,13 @@ class McpBackend:
             return Offer(found.capabilities, found.info, self._settings.instructions)
         return found
 
+    async def listen(self, wants: Wants, acknowledged: Callable[[Wants], None], announced: Heard) -> None:
+        """See Upstream.listen."""
+        if await self._era_for(own_client(GATEWAY_INFO), ANONYMOUS) == "modern":
+            await self._modern.listen(wants, acknowledged, announced)
+        else:
+            await self._handshake.listen(wants, acknowledged, announced)
+
     async def tell(self, client: Client, message: bytes) -> None:
         """Pass a handshake client's notification on to its own session, if it has one here."""
         await self._handshake.tell(client, ANONYMOUS, message)
@@ -138,7 +149,7 @@ class McpBackend:
     async def warm_up(self) -> None:
         """Find out the era ahead of the first call, and start what has to be started. A backend that is not there yet
         is asked again by the first call."""
-        client = own_client(jsonrpc.raw({"name": "gatewright", "version": "1"}))
+        client = own_client(GATEWAY_INFO)
         try:
             await self._era_for(client, ANONYMOUS)
         except BackendError as error:

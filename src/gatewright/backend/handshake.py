@@ -10,22 +10,30 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections.abc import Callable
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final, final
 
 import structlog
+from msgspec import Raw
 
 from gatewright.backend.base import Connector, Link, Request, SessionLost
+from gatewright.backend.feed import Heard, Wants
 from gatewright.backend.sinks import CallSink, Changes, Outlets, SessionSink, Start
 from gatewright.call import Call, Caller, Client, Failure, Json, Outcome, Params, Result
 from gatewright.errors import BackendError, BackendGarbage, BackendUnavailable, ProtocolError
 from gatewright.protocol import bridge, handshake, jsonrpc
-from gatewright.protocol.methods import INITIALIZED
+from gatewright.protocol.methods import INITIALIZED, RESOURCE_UPDATED
 from gatewright.protocol.revisions import Revision
 
 if TYPE_CHECKING:
     from gatewright.backend.settings import BackendSettings
 
+FEED_CALLER: Final = Caller("gatewright feed")
+"""Whose backend session carries announcements for all listeners."""
+FEED_CLIENT: Final = Client(handshake.OFFERED, b'{"name":"gatewright","version":"1"}', b"{}")
+LOOK_S: Final = 2.0
+"""How often it is looked whether the feed's session is still there; pipes die without a word."""
 OPEN_S: Final = 30.0
 """How long opening a session may take: `npx` may have to fetch a package first."""
 log = structlog.get_logger("gatewright.backend")
@@ -114,6 +122,29 @@ class HandshakeFace:
             self._start(self._open(key, client, opening))
         return await asyncio.shield(opening)
 
+    async def listen(self, wants: Wants, acknowledged: Callable[[Wants], None], announced: Heard) -> None:
+        """See Upstream.listen: a session of the feed's own, with its standing stream and resource subscriptions."""
+        session = await self.session(FEED_CLIENT, FEED_CALLER)
+
+        def heard(method: str, params: Params) -> None:
+            if method in wants.lists or (wants.uris and method == RESOURCE_UPDATED):
+                announced(method, params)
+
+        agreed = [uri for uri in sorted(wants.uris) if await self._is_subscribed(session, "resources/subscribe", uri)]
+        session.sink.hears.add(heard)
+        try:
+            acknowledged(Wants(wants.lists & announceable(session.result.capabilities), frozenset(agreed)))
+            while session.link.is_open:  # noqa: ASYNC110 - a wire that dies tells nobody
+                await asyncio.sleep(LOOK_S)
+        finally:
+            session.sink.hears.discard(heard)
+        self._drop(session)
+
+    async def _is_subscribed(self, session: BackendSession, method: str, uri: str) -> bool:
+        token = next(session.ids)
+        request = Request(token, method, {"uri": uri}, is_retry_safe=True)
+        return isinstance(await session.link.exchange(request, session.sink), Result)
+
     def has_session(self, client: Client, caller: Caller) -> bool:
         """Whether this client's backend session is open already."""
         session = self._sessions.get(self._key(client, caller))
@@ -172,7 +203,9 @@ class HandshakeFace:
             offered = client.revision if has_own else handshake.OFFERED
             capabilities: Json = client.capabilities if has_own else bridge.without_asks(client.capabilities)
             params = jsonrpc.members(jsonrpc.encode(handshake.initialize_params(offered, client.info, capabilities)))
-            answer = await link.exchange(Request(1, "initialize", params, is_cancellable=False), sink)
+            answer = await link.exchange(
+                Request(1, "initialize", params, b"mcp-method: initialize\r\n", is_cancellable=False), sink
+            )
             if isinstance(answer, Failure):
                 raise NotThisEra(f"{self._name} refused initialize: {answer.message[:200]}")
             try:
@@ -204,3 +237,18 @@ class HandshakeFace:
             if held is session:
                 del self._sessions[key]
                 self._start(session.link.aclose())
+
+
+def announceable(capabilities: dict[str, Raw]) -> frozenset[str]:
+    """The list changes that a server with these capabilities announces."""
+    methods = {
+        "notifications/tools/list_changed": "tools",
+        "notifications/prompts/list_changed": "prompts",
+        "notifications/resources/list_changed": "resources",
+    }
+    return frozenset(
+        method
+        for method, capability in methods.items()
+        if capability in capabilities
+        and bytes(jsonrpc.members(capabilities[capability]).get("listChanged", b"false")) == b"true"
+    )

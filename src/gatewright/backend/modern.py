@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, final
 
 from gatewright.backend.base import Request
+from gatewright.backend.feed import Heard, Wants
 from gatewright.backend.sinks import CallSink, Changes, Start
 from gatewright.call import Call, Client, Failure, Json, Outcome, Params, Result
-from gatewright.errors import BackendGarbage, ProtocolError
-from gatewright.protocol import bridge, headers, jsonrpc
+from gatewright.errors import BackendGarbage, BackendUnavailable, ProtocolError
+from gatewright.protocol import bridge, headers, jsonrpc, subscriptions
+from gatewright.protocol.methods import ACKNOWLEDGED
 from gatewright.protocol.revisions import MODERN_2026_07_28
 
 if TYPE_CHECKING:
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
 
 MODERN_ERRORS: Final = frozenset({-32020, -32021, -32022})
 """Errors that only a modern server gives: whoever answers one is modern (basic/versioning)."""
+GATEWAY_INFO: Final = b'{"name":"gatewright","version":"1"}'
+"""How the gateway names itself where it is a client in its own right."""
 MAX_KEPT_LINES: Final = 1024
 _VERSION_LINE: Final = b"mcp-protocol-version: 2026-07-28\r\n"
 
@@ -71,6 +76,20 @@ class ModernFace:
         lines = self._mirrored(None, method, None)
         return await link.exchange(Request(token, method, carried, lines, is_retry_safe=True), _Deaf())
 
+    async def listen(self, wants: Wants, acknowledged: Callable[[Wants], None], announced: Heard) -> None:
+        """See Upstream.listen: one long `subscriptions/listen`."""
+        link = self._link
+        if link is None or not link.is_open:
+            link = await self._open()
+        token = next(self._ids)
+        params: Params = {"notifications": jsonrpc.raw(subscriptions.filter_of(wants.lists, wants.uris))}
+        carried = bridge.modern_params(params, {}, own_client(GATEWAY_INFO), token)
+        lines = self._mirrored(None, "subscriptions/listen", None)
+        request = Request(token, "subscriptions/listen", carried, lines)
+        answer = await link.exchange(request, _FeedSink(acknowledged, announced))
+        if isinstance(answer, Failure):
+            raise BackendUnavailable(f"{self._name} refused subscriptions/listen: {answer.message[:200]}")
+
     async def aclose(self) -> None:
         """Close the link."""
         if self._link is not None:
@@ -93,6 +112,26 @@ class ModernFace:
             if self._link is None or not self._link.is_open:
                 self._link = await self._connector.connect(_Deaf())
             return self._link
+
+
+@final
+class _FeedSink:
+    """What comes on a subscription stream: first what was agreed to, then what changed."""
+
+    def __init__(self, acknowledged: Callable[[Wants], None], announced: Heard) -> None:
+        self._acknowledged = acknowledged
+        self._announced = announced
+
+    async def notified(self, method: str, params: Params) -> None:
+        """Take one notification, less the subscription's id, which is ours."""
+        if method == ACKNOWLEDGED:
+            lists, uris = subscriptions.read_filter(params.get("notifications", jsonrpc.EMPTY))
+            self._acknowledged(Wants(lists, uris))
+        else:
+            self._announced(method, subscriptions.untagged(params))
+
+    def asked(self, request_id: jsonrpc.Id, method: str, params: Params) -> None:
+        """Servers MUST NOT ask on a stream (basic/transports)."""
 
 
 @final

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Final, Protocol, final
+from typing import TYPE_CHECKING, Any, Final, Protocol, final
 
 import structlog
 
@@ -22,7 +22,7 @@ from gatewright.protocol.modern import PROGRESS_KEY
 if TYPE_CHECKING:
     from gatewright.backend.base import Link
 
-Start = Callable[[Coroutine[None, None, None]], object]
+Start = Callable[[Coroutine[Any, Any, None]], object]
 """Runs a coroutine in the gateway's task group."""
 
 UNASKABLE: Final = -32601
@@ -71,7 +71,7 @@ class CallSink:
 class SessionSink:
     """What a backend says outside any call, for the client session its backend session belongs to (or for none)."""
 
-    __slots__ = ("_backend", "_changes", "_outlets", "_session", "_start", "link")
+    __slots__ = ("_backend", "_changes", "_outlets", "_session", "_start", "hears", "link")
 
     def __init__(self, backend: str, session: str, outlets: Outlets, start: Start, changes: Changes) -> None:
         self._backend = backend
@@ -80,9 +80,13 @@ class SessionSink:
         self._start = start
         self._changes = changes
         self.link: Link | None = None
+        self.hears: set[Callable[[str, Params], None]] = set()
+        """Feeds that listen in this session."""
 
     async def notified(self, method: str, params: Params) -> None:
-        """Pass a notification to the client session; a shared backend session's changes go to everybody's lists."""
+        """Pass a notification to the client session, and to feeds."""
+        for heard in list(self.hears):
+            heard(method, params)
         if method in LIST_CHANGED:
             self._changes.changed(self._backend, self._session, method)
         reply = self._outlets.get(self._session)

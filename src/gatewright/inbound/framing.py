@@ -24,6 +24,7 @@ import httptools
 import msgspec
 
 from gatewright.errors import ProtocolError
+from gatewright.inbound.known_heads import KnownHeads
 from gatewright.inbound.settings import Limits
 
 Peer: TypeAlias = tuple[str, int] | None
@@ -101,10 +102,12 @@ class RequestReader:
         "_host",
         "_is_old",
         "_is_upgrade",
+        "_known",
         "_limits",
         "_parser",
         "_parts",
         "_peer",
+        "_read",
         "_refusal",
         "_repeats",
         "_request",
@@ -144,10 +147,37 @@ class RequestReader:
         # Requests on one connection repeat their host and target: what was found good is not checked again.
         self._host = b" "  # no value is this: values are trimmed
         self._target: tuple[bytes, str, bytes] = (b"", "", b"")
+        self._known = KnownHeads()
+        self._read: HttpRequest | None = None  # the last one of the bytes at hand
         self._parser = httptools.HttpRequestParser(self)
 
     def feed(self, data: bytes | memoryview) -> None:
         """Take the next bytes. Raises `Refusal`; after that, feed nothing more."""
+        stage = self.stage
+        if stage % 3 or self.is_last or not isinstance(data, bytes):
+            self._parse(data)
+            self._read = None
+            return
+        found = self._known.match(data, self._limits.max_body_bytes)
+        if found is not None:
+            known, length, body = found
+            fields = known.fields.copy()
+            fields[b"content-length"] = length
+            self.stage = stage + 3
+            self._deliver(HttpRequest(known.method, known.path, known.query, fields, body, self._peer), False, False)
+            return
+        self._parse(data)
+        request, self._read = self._read, None
+        if request is not None and self.stage == stage + 3 and not self.is_last:
+            self._learn(data, request)
+
+    def _learn(self, data: bytes, request: HttpRequest) -> None:
+        """`data` was exactly this request, unless the lengths say otherwise."""
+        fields = request.headers
+        if b"expect" not in fields and b"upgrade" not in fields:
+            self._known.learn(data, request.method, request.path, request.query, fields)
+
+    def _parse(self, data: bytes | memoryview) -> None:
         if self.stage % 3:
             self._head_bytes += len(data)
             self._wire_bytes += len(data)
@@ -235,6 +265,7 @@ class RequestReader:
         self.awaits_continue = False
         self.stage += 1
         self._head_bytes = -1
+        self._read = request
         self._deliver(request, self.is_last, self._is_old)
 
     # The head as a whole.
@@ -344,7 +375,7 @@ class RequestReader:
         self._parser.feed_data(b"POST / HTTP/1.1\r\n" + framing + b"\r\n\r\n")
         replay.is_head = False
         if rest and not (self.is_last and not self.stage % 3):
-            self.feed(rest)
+            self._parse(rest)
 
 
 class _Replay:

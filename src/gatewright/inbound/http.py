@@ -1,10 +1,10 @@
 """The listener's protocol class: one client connection, its requests in order, its bounds and deadlines.
 
 Contract: reads requests strictly (`framing`), runs `serve` for one at a time per connection in the given task group,
-queues at most `max_pipelined` more and then stops reading, and answers framing errors itself: after one, nothing more
-of the connection is served. Every wait has a deadline from `Limits`, kept by one sweep per process and second instead
-of timers per connection, so a deadline passes up to two sweeps late, never early. Never logs per request, never
-touches the meaning of a request.
+queues at most `max_pipelined` more and then stops reading (one read of up to 4 KiB is parsed whole, whatever it holds),
+and answers framing errors itself: after one, nothing more of the connection is served. Every wait has a deadline from
+`Limits`, kept by one sweep per process and second instead of timers per connection, so a deadline passes up to two
+sweeps late, never early. Never logs per request, never touches the meaning of a request.
 
 A client that sends EOF has left, even if it only shut down its sending half: a `close()` cannot be told from it, and
 in the modern era leaving is the cancellation, which must be noticed at once (as uvicorn, nginx and Go's net/http do).
@@ -43,6 +43,8 @@ _MAX_LINGERING: Final = 256
 """Refused connections that may linger at once; beyond this they are reset."""
 _SHORTEST_REQUEST_BYTES: Final = 26
 """`GET / HTTP/1.1`, `Host:a` and the empty line: how many bytes one pipelined request takes at least."""
+_MANY_BYTES: Final = 4_096
+"""A read up to this size is parsed whole: looking for pipelined requests costs more than the few it may hold."""
 
 # What a connection is doing, beside what its reader says.
 _OPEN, _DEAF, _LINGERING, _CLOSING = range(4)
@@ -145,7 +147,7 @@ class HttpProtocol(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._state != _OPEN:
             return
-        if self._current is not None or self._waiting or data.count(b" HTTP/1.") > 1:
+        if self._current is not None or self._waiting or (len(data) > _MANY_BYTES and data.count(b" HTTP/1.") > 1):
             self._feed_sparingly(data)
             return
         reader = self._reader

@@ -9,7 +9,7 @@ from typing import Final, final
 import structlog
 from msgspec import UNSET
 
-from gatewright.call import Call, Handler
+from gatewright.call import Call, Handler, Result
 from gatewright.errors import GatewayError, InvalidParams, InvalidRequest, MethodNotFound
 from gatewright.inbound.http import HttpRequest
 from gatewright.inbound.reply import Keepalive, ModernReply
@@ -85,15 +85,20 @@ class ModernSide:
         assert isinstance(reply, ModernReply)
         task = call.task
         responder.on_gone = task.cancel
+        is_stream = call.row is not None and call.row.kind == "stream"
+        if is_stream:
+            responder.on_drain = task.cancel
         self._keepalive.add(reply)
         try:
             await reply.finish(await self._handle(call))
         except GatewayError as error:
             await reply.refuse(error)
         except asyncio.CancelledError:
-            if not responder.is_gone:
+            if not responder.is_gone and not (is_stream and responder.is_draining):
                 raise
             task.uncancel()
+            if not responder.is_gone:
+                await reply.finish(Result(b"{}"))  # basic/patterns/subscriptions, "Graceful Closure"
         finally:
             responder.on_gone = None
             self._keepalive.remove(reply)

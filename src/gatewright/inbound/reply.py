@@ -16,10 +16,10 @@ from typing_extensions import override
 from gatewright.call import Failure, Json, Outcome, Result
 from gatewright.errors import GatewayError, MissingCapability
 from gatewright.inbound.responder import Responder
-from gatewright.protocol import bridge, jsonrpc, refusals, sse
+from gatewright.protocol import bridge, jsonrpc, refusals, sse, subscriptions
 from gatewright.protocol.jsonrpc import Id
 from gatewright.protocol.methods import ACKNOWLEDGED, LOG_MESSAGE, Method
-from gatewright.protocol.modern import LOG_LEVELS, SUBSCRIPTION_KEY
+from gatewright.protocol.modern import LOG_LEVELS
 from gatewright.protocol.revisions import Revision
 
 KEEPALIVE: Final = sse.comment()
@@ -144,7 +144,7 @@ class ModernReply(HttpReply):
         if method == LOG_MESSAGE and not self._is_wanted(params):
             return
         if self._is_subscription():
-            params = self._tagged(params)
+            params = subscriptions.tagged(params, self._request_id)
         elif method == ACKNOWLEDGED:
             return
         await self.send(jsonrpc.notification(method, params))
@@ -160,11 +160,4 @@ class ModernReply(HttpReply):
 
     @override
     def _last(self, value: Json) -> Json:
-        return self._tagged(value) if self._is_subscription() else value
-
-    def _tagged(self, value: Json) -> bytes:
-        """An object whose `_meta` names the client's subscription (basic/patterns/subscriptions)."""
-        members = jsonrpc.members(value)
-        meta = jsonrpc.members(members["_meta"]) if "_meta" in members else {}
-        meta[SUBSCRIPTION_KEY] = jsonrpc.raw(self._request_id)
-        return jsonrpc.encode({**members, "_meta": meta})
+        return subscriptions.tagged(value, self._request_id) if self._is_subscription() else value

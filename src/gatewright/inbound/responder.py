@@ -62,7 +62,7 @@ class Responder(msgspec.Struct, eq=False):
     task: asyncio.Task[object] | None = None
     """The task that serves the request, set by the connection: asking asyncio for it costs a system call."""
     _on_gone: Callable[[], object] | None = None
-    _on_drain: Callable[[], None] | None = None
+    _on_drain: Callable[[], object] | None = None
 
     @property
     def on_gone(self) -> Callable[[], object] | None:
@@ -77,13 +77,13 @@ class Responder(msgspec.Struct, eq=False):
             on_gone()
 
     @property
-    def on_drain(self) -> Callable[[], None] | None:
+    def on_drain(self) -> Callable[[], object] | None:
         """Called once, synchronously, when the listener begins to shut down before the response ended: at once, if it
         is shutting down."""
         return self._on_drain
 
     @on_drain.setter
-    def on_drain(self, on_drain: Callable[[], None] | None) -> None:
+    def on_drain(self, on_drain: Callable[[], object] | None) -> None:
         self._on_drain = on_drain
         if on_drain is not None and self._connection.is_draining:
             self.drain()
@@ -114,17 +114,12 @@ class Responder(msgspec.Struct, eq=False):
         if self.is_last:
             headers += _CLOSE
         size = len(body)
-        if status == 200 and size and content_type == b"application/json":
-            head = b"%b%d\r\n%b\r\n" % (_JSON_OK, size, headers)
+        if status == 200 and 0 < size < _COPY_BELOW_BYTES and content_type == b"application/json" and not self.is_bare:
+            connection.write(b"%b%d\r\n%b\r\n%b" % (_JSON_OK, size, headers, body))
         else:
-            head = _head(status, size, content_type, headers)
-        if self.is_bare:
-            connection.write(head)
-        elif size < _COPY_BELOW_BYTES:
-            connection.write(head + body)
-        else:
-            connection.write(head)
-            connection.write(body)
+            connection.write(_head(status, size, content_type, headers))
+            if size and not self.is_bare:
+                connection.write(body)
         connection.finish(self)
 
     def start_stream(self, *, headers: bytes = b"") -> None:

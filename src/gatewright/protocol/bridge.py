@@ -31,7 +31,7 @@ BAGGAGE_KEY: Final = "baggage"
 
 
 @final
-class _Head(msgspec.Struct, gc=False):
+class _Head(msgspec.Struct, frozen=True, gc=False):
     """The members of a result that the modern era adds."""
 
     resultType: str | UnsetType = UNSET
@@ -40,6 +40,14 @@ class _Head(msgspec.Struct, gc=False):
 
 
 _decode_head: Final = msgspec.json.Decoder(_Head).decode
+_NO_HEAD: Final = _Head()
+_SCOPES: Final = (b'"public"', b'"private"')
+NOT_FOUND_BEFORE: Final = -32002
+"""Resource not found, up to 2025-11-25."""
+ELICITATION_BEFORE: Final = -32042
+"""URL elicitation required, in 2025-11-25."""
+_RESERVED_CODES: Final = range(-32099, -32019)
+_DEFINED: Final = frozenset({-32020, -32021, -32022})
 _VERSION: Final = jsonrpc.raw(MODERN_2026_07_28.name)
 
 
@@ -52,6 +60,8 @@ def modern_params(params: Params, meta: Params, client: Client, token: int) -> d
     carried = dict(meta)
     carried.pop(BAGGAGE_KEY, None)
     if client.revision.era == "handshake":
+        for key in RESERVED:  # not that client's to say
+            carried.pop(key, None)
         carried[VERSION_KEY] = _VERSION
         carried[INFO_KEY] = _as_raw(client.info)
         carried[CAPABILITIES_KEY] = Raw(without_asks(client.capabilities))
@@ -113,7 +123,7 @@ def outcome_of(answer: Result | Failure) -> Outcome:
         raise ProtocolError("the result is not an object")
     if b'"resultType"' not in value:
         return Result(value)
-    kind = "complete" if value.startswith(b'{"resultType":"complete"') else _decode_head(value).resultType
+    kind = "complete" if value.startswith(b'{"resultType":"complete"') else _head(value).resultType
     if kind == "input_required":
         return InputRequired(value)
     if kind is UNSET:
@@ -124,21 +134,52 @@ def outcome_of(answer: Result | Failure) -> Outcome:
 
 
 def result_for(revision: Revision, row: Method | None, result: Result) -> Json:
-    """A result object as `revision` writes it: `resultType` on every one, caching hints on those that need them."""
+    """A result object as `revision` writes it: `resultType` on every one, caching hints on those that need them.
+
+    Hints that break the clause (`ttlMs` below 0, another scope) become the strictest. Raises ProtocolError for what
+    `outcome_of` would not have passed.
+    """
     is_cacheable = row is not None and row.is_cacheable
     if not revision.has_result_type or (result.is_typed and not is_cacheable):
         return result.value
     body = bytes(result.value)
-    head = _decode_head(body) if _mentions_head(body) else _Head()
+    head = _head(body) if _mentions_head(body) else _NO_HEAD
     added = b""
     if head.resultType is UNSET:
         added = b'"resultType":"complete",'
     if is_cacheable and head.resultType in (UNSET, "complete"):
         if head.ttlMs is UNSET:
             added += b'"ttlMs":0,'
+        elif not bytes(head.ttlMs).isdigit():
+            body = _replaced(body, "ttlMs", b"0")
         if head.cacheScope is UNSET:
             added += b'"cacheScope":"private",'
+        elif bytes(head.cacheScope) not in _SCOPES:
+            body = _replaced(body, "cacheScope", b'"private"')
     return _spliced(body, added)
+
+
+def failure_for(revision: Revision, failure: Failure) -> Failure:
+    """A backend's own error as `revision` writes it: codes that it withdrew or keeps for itself are not sent on
+    (2026-07-28, basic/index "Error Codes"; server/resources "Error Handling" of every revision)."""
+    code = failure.code
+    if code == NOT_FOUND_BEFORE and revision.not_found_code != NOT_FOUND_BEFORE:
+        return Failure(revision.not_found_code, failure.message, failure.data)
+    if revision.has_result_type and (code == ELICITATION_BEFORE or (code in _RESERVED_CODES and code not in _DEFINED)):
+        return Failure(-32603, failure.message, failure.data)
+    return failure
+
+
+def _head(body: bytes) -> _Head:
+    try:
+        return _decode_head(body)
+    except jsonrpc.UNREADABLE as error:
+        raise ProtocolError(f"the result breaks its form: {error}") from error
+
+
+def _replaced(body: bytes, member: str, value: bytes) -> bytes:
+    """`body` with another value for one member. Decodes the outside of it: rare."""
+    return jsonrpc.encode({**jsonrpc.members(body), member: Raw(value)})
 
 
 def _mentions_head(body: bytes) -> bool:

@@ -70,15 +70,30 @@ class InitializeResult(msgspec.Struct, gc=False):
 
 _decode_params: Final = msgspec.json.Decoder(InitializeParams).decode
 _decode_result: Final = msgspec.json.Decoder(InitializeResult).decode
+_NEEDED: Final = {"name": Raw(b'"unknown"'), "version": Raw(b'"0"')}
+_UNKNOWN: Final = jsonrpc.raw(_NEEDED)
 
 
 def client_of(params: Params, session: str) -> Client:
     """The client that an `initialize` introduces. Raises InvalidParams."""
     try:
         read = _decode_params(jsonrpc.encode(params))
-    except msgspec.DecodeError as error:
+    except jsonrpc.UNREADABLE as error:
         raise InvalidParams(f"initialize: {error}") from error
-    return Client(negotiated(read.protocolVersion), read.clientInfo, read.capabilities, session)
+    if not _is_object(read.capabilities):
+        raise InvalidParams("initialize: capabilities must be an object")
+    return Client(negotiated(read.protocolVersion), identity(read.clientInfo), read.capabilities, session)
+
+
+def identity(info: Json) -> Raw:
+    """An Implementation object as strict peers take it: `name` and `version`, which it MUST have, filled in where the
+    sender left them out. Says nothing that may be relied on (2026-07-28, basic/index)."""
+    try:
+        read = jsonrpc.members(info)
+    except ProtocolError:
+        return _UNKNOWN
+    known = {key: value for key, value in read.items() if key not in _NEEDED or bytes(value).startswith(b'"')}
+    return jsonrpc.raw({**_NEEDED, **known})
 
 
 def initialize_params(revision: Revision, info: Json, capabilities: Json) -> dict[str, object]:
@@ -86,7 +101,7 @@ def initialize_params(revision: Revision, info: Json, capabilities: Json) -> dic
     return {
         "protocolVersion": revision.name,
         "capabilities": Raw(bytes(capabilities)),
-        "clientInfo": Raw(bytes(info)),
+        "clientInfo": identity(info),
     }
 
 
@@ -94,12 +109,20 @@ def read_initialize_result(value: Json) -> tuple[Revision, InitializeResult]:
     """The revision a backend chose, and its answer. Raises ProtocolError when it is none we speak."""
     try:
         answer = _decode_result(value)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except jsonrpc.UNREADABLE as error:
         raise ProtocolError(f"not an InitializeResult: {error}") from error
+    if not _is_object(answer.serverInfo):
+        answer.serverInfo = jsonrpc.EMPTY
+    # Some writers spell an absent capability null, which would announce it here.
+    answer.capabilities = {key: value for key, value in answer.capabilities.items() if bytes(value) != b"null"}
     revision = HANDSHAKE.get(answer.protocolVersion)
     if revision is None:
         raise ProtocolError(f"the backend speaks revision {answer.protocolVersion[:40]!r}, which is not served here")
     return revision, answer
+
+
+def _is_object(value: Raw) -> bool:
+    return bytes(value).startswith(b"{")
 
 
 def is_version_header_served(value: bytes | None) -> bool:

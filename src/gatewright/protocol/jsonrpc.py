@@ -1,7 +1,9 @@
 """The JSON-RPC 2.0 envelope: one decode of the outside, the inside left as bytes; and its encodings.
 
 A message is read into `Message` with `params`, `result` and ids undecoded. What is forwarded is encoded anew from
-what was read, so that two parsers can never disagree on a duplicated member. Source: basic/index of every revision.
+what was read, so that two parsers can never disagree on a duplicated member (the last one counts here). A message that
+is a call and an answer at once is refused: two readers would take it for two things. `params`, `result` and `error`
+that are null count as absent, because many writers cannot leave a member out. Source: basic/index of every revision.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from msgspec import UNSET, Raw, UnsetType
 
 from gatewright.call import Failure, Json, Params, Result
 from gatewright.errors import InvalidParams, InvalidRequest, ParseError, ProtocolError
+from gatewright.protocol.depth import check_utf8
 
 Id: TypeAlias = int | str
 """A JSON-RPC id. Never null, never a float (2026-07-28, basic/index)."""
@@ -38,6 +41,19 @@ class Message(msgspec.Struct, gc=False):
     error: ErrorObject | UnsetType = UNSET
 
 
+@final
+class _Nulled(msgspec.Struct, gc=False):
+    """A message whose absent members may be spelt null. Only read when `Message` refuses the body."""
+
+    jsonrpc: str
+    id: Id | UnsetType | None = UNSET
+    method: str | UnsetType = UNSET
+    params: Params | UnsetType | None = UNSET
+    result: Raw | UnsetType = UNSET
+    error: ErrorObject | UnsetType | None = UNSET
+
+
+@final
 class _Loose(msgspec.Struct, gc=False):
     """What can still be said of a message that is not one: whether its id can be echoed."""
 
@@ -45,50 +61,88 @@ class _Loose(msgspec.Struct, gc=False):
 
 
 _decode_message: Final = msgspec.json.Decoder(Message).decode
+_decode_nulled: Final = msgspec.json.Decoder(_Nulled).decode
 _decode_batch: Final = msgspec.json.Decoder(list[Raw]).decode
 _decode_loose: Final = msgspec.json.Decoder(_Loose).decode
 _decode_members: Final = msgspec.json.Decoder(Params).decode
 _encode: Final = msgspec.json.Encoder().encode
 EMPTY: Final = Raw(b"{}")
 NO_PARAMS: Final[Params] = {}
+UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What a decoder of a peer's bytes raises. A text that is not UTF-8 is no DecodeError, and deep nesting is neither."""
 
 
-def decode(body: Json) -> Message:
-    """Read one message from a peer's body. Raises ProtocolError for anything else."""
+def decode(body: bytes) -> Message:
+    """Read one message from a backend. Raises ProtocolError for anything else, also for bytes that are not UTF-8 where
+    nobody here reads them: clients must get none."""
+    if not body.isascii():
+        check_utf8(body)
     try:
         message = _decode_message(body)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+    except msgspec.ValidationError as error:
+        message = _without_nulls(body, error)
+    except UNREADABLE as error:
         raise ProtocolError(f"not a JSON-RPC message: {error}") from error
     if message.jsonrpc != "2.0":
         raise ProtocolError('not a JSON-RPC message: "jsonrpc" must be "2.0"')
+    if message.method is not UNSET and (message.result is not UNSET or message.error is not UNSET):
+        _refuse_both(message)
     return message
 
 
 def decode_request(body: bytes) -> Message:
-    """Read one message from a client. Raises ParseError, InvalidRequest or InvalidParams: which one tells the client
-    what to mend."""
+    """Read one message from a client; that it is UTF-8 was checked (`depth.check_json`).
+
+    Raises ParseError, InvalidRequest or InvalidParams: which one tells the client what to mend.
+    """
     try:
         message = _decode_message(body)
     except msgspec.ValidationError as error:
-        if "`$.params`" in str(error) or "`$.params." in str(error):
-            raise InvalidParams("params must be an object") from error
-        raise InvalidRequest(f"not a JSON-RPC message: {error}") from error
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        try:
+            message = _without_nulls(body, error)
+        except ProtocolError as problem:
+            if "`$.params`" in str(error):
+                raise InvalidParams("params must be an object") from error
+            raise InvalidRequest(str(problem)) from error
+    except UNREADABLE as error:
         raise ParseError(f"the body is not JSON: {error}") from error
     if message.jsonrpc != "2.0":
         raise InvalidRequest('"jsonrpc" must be "2.0"')
-    if message.method is UNSET and message.result is UNSET and message.error is UNSET:
+    if message.result is not UNSET or message.error is not UNSET:
+        if message.method is not UNSET:
+            try:
+                _refuse_both(message)
+            except ProtocolError as error:
+                raise InvalidRequest(str(error)) from error
+    elif message.method is UNSET:
         raise InvalidRequest("the message has neither method, result nor error")
     if message.id is None:
         raise InvalidRequest("id must be a string or an integer, not null")
     return message
 
 
+def _without_nulls(body: bytes, error: msgspec.ValidationError) -> Message:
+    """A message that `Message` refused, read with null members as absent. Raises ProtocolError."""
+    try:
+        read = _decode_nulled(body)
+    except UNREADABLE as still:
+        raise ProtocolError(f"not a JSON-RPC message: {still}") from error
+    params = UNSET if read.params is None else read.params
+    return Message(read.jsonrpc, read.id, read.method, params, read.result, UNSET if read.error is None else read.error)
+
+
+def _refuse_both(message: Message) -> None:
+    """Raises ProtocolError for a call that is an answer too; takes a null result away."""
+    if message.error is not UNSET or (message.result is not UNSET and bytes(message.result) != b"null"):
+        raise ProtocolError("not a JSON-RPC message: both a call and an answer")
+    message.result = UNSET
+
+
 def decode_batch(body: bytes) -> list[Raw]:
     """The messages of an array body, undecoded. Raises ParseError."""
     try:
         return _decode_batch(body)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise ParseError(f"the body is not a JSON array: {error}") from error
 
 
@@ -96,7 +150,7 @@ def salvage_id(body: Json) -> Id | None:
     """The id of a message that was refused, for the error that answers it; None when it has none worth echoing."""
     try:
         value = _decode_loose(body).id
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+    except UNREADABLE:
         return None
     return value if isinstance(value, (int, str)) and not isinstance(value, bool) else None
 
@@ -105,7 +159,7 @@ def members(value: Json) -> Params:
     """The members of a JSON object, undecoded. Raises ProtocolError when it is not an object."""
     try:
         return _decode_members(value)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise ProtocolError(f"not a JSON object: {error}") from error
 
 
@@ -158,7 +212,7 @@ def response(request_id: Id | None, answer: Result | Failure) -> bytes:
 def answer_of(message: Message) -> Result | Failure:
     """The outcome that a response carries. Raises ProtocolError when it carries neither result nor error, or both."""
     if message.error is not UNSET:
-        if message.result is not UNSET:
+        if message.result is not UNSET and bytes(message.result) != b"null":
             raise ProtocolError("a response with both result and error")
         problem = message.error
         return Failure(problem.code, problem.message, None if problem.data is UNSET else problem.data)

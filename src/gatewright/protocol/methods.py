@@ -47,9 +47,7 @@ HANDSHAKE_ONLY: Final[frozenset[Era]] = frozenset({"handshake"})
 MODERN_ONLY: Final[frozenset[Era]] = frozenset({"modern"})
 
 _ROWS: Final = (
-    Method(
-        "tools/call", "addressed", BOTH, name_field="name", has_name_header=True, may_ask=True, capability="tools"
-    ),
+    Method("tools/call", "addressed", BOTH, name_field="name", has_name_header=True, may_ask=True, capability="tools"),
     Method(
         "prompts/get",
         "addressed",

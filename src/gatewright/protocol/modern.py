@@ -43,7 +43,15 @@ def is_claimed(message: jsonrpc.Message, version_header: bytes | None) -> bool:
     if message.params is UNSET:
         return False
     meta = message.params.get("_meta")
-    return meta is not None and b"io.modelcontextprotocol/" in bytes(meta) and VERSION_KEY in _members(meta)
+    if meta is None:
+        return False
+    text = bytes(meta)
+    if b"modelcontextprotocol" not in text and b"\\u" not in text:  # without the slash: some writers escape it
+        return False
+    try:
+        return VERSION_KEY in jsonrpc.members(meta)
+    except ProtocolError:
+        return False
 
 
 def admit(message: jsonrpc.Message, name: str | None, headers: Mapping[bytes, bytes] | None) -> tuple[Client, Params]:
@@ -65,12 +73,16 @@ def admit(message: jsonrpc.Message, name: str | None, headers: Mapping[bytes, by
         _agree(message.method, name, requested, headers)
     revision = MODERN.get(requested)
     if revision is None:
+        if headers is not None:
+            _check_plain(requested, "MCP-Protocol-Version")
         raise UnsupportedVersion(requested, tuple(MODERN))
     if not bytes(capabilities).startswith(b"{"):
         raise MalformedMeta(f"params._meta.{CAPABILITIES_KEY} must be an object")
-    level = meta.get(LOG_LEVEL_KEY)
-    if level is not None and _text(level, LOG_LEVEL_KEY) not in LOG_LEVELS:
-        raise MalformedMeta(f"params._meta.{LOG_LEVEL_KEY} must be one of {', '.join(LOG_LEVELS)}")
+    if LOG_LEVEL_KEY in meta:
+        level = _text(meta[LOG_LEVEL_KEY], LOG_LEVEL_KEY)
+        if level not in LOG_LEVELS:
+            raise MalformedMeta(f"params._meta.{LOG_LEVEL_KEY} must be one of {', '.join(LOG_LEVELS)}")
+        meta[LOG_LEVEL_KEY] = jsonrpc.raw(level)  # as written plainly: whoever reads it compares bytes
     return Client(revision, meta.get(INFO_KEY, jsonrpc.EMPTY), capabilities), meta
 
 
@@ -88,17 +100,25 @@ def _agree(method: str | UnsetType, name: str | None, requested: str, headers: M
         raise HeaderMismatch("Header mismatch: Mcp-Method is missing")
     if stated != method.encode():
         raise HeaderMismatch("Header mismatch: Mcp-Method differs from the body's method")
-    if name is None:
-        return
     row = METHODS.get(method)
-    if row is not None and row.has_name_header:
+    if row is None:
+        _check_plain(method, "Mcp-Method")
+    elif name is not None and row.has_name_header:
         _agree_name(name, row.name_field or "", headers.get(b"mcp-name"))
 
 
 def _agree_name(name: str, field: str, stated: bytes | None) -> None:
     if stated is None:
         raise HeaderMismatch("Header mismatch: Mcp-Name is missing")
-    if stated == name.encode() and not stated.startswith(b"=?"):
+    # The usual name, which is its own header form, decides itself; `decode_value` judges the others. Printable ASCII
+    # is exactly 0x20-0x7E; `in` holds for an empty slice too.
+    if (
+        stated[:1] not in b" ="
+        and stated[-1:] != b" "
+        and stated.isascii()
+        and name.isprintable()
+        and stated == name.encode()
+    ):
         return
     try:
         is_same = header_codec.decode_value(stated) == name
@@ -106,6 +126,12 @@ def _agree_name(name: str, field: str, stated: bytes | None) -> None:
         raise HeaderMismatch(f"Header mismatch: Mcp-Name is malformed: {error}") from error
     if not is_same:
         raise HeaderMismatch(f"Header mismatch: Mcp-Name differs from the body's params.{field}")
+
+
+def _check_plain(value: str, header: str) -> None:
+    """Raises HeaderMismatch when a value that no encoding is defined for has characters no field value may have."""
+    if not (value.isascii() and value.isprintable()):
+        raise HeaderMismatch(f"Header mismatch: {header} has invalid characters")
 
 
 def _members(meta: Raw) -> Params:
@@ -118,5 +144,5 @@ def _members(meta: Raw) -> Params:
 def _text(value: Raw, where: str) -> str:
     try:
         return _decode_text(value)
-    except msgspec.DecodeError as error:
+    except jsonrpc.UNREADABLE as error:
         raise MalformedMeta(f"{where} must be a string") from error

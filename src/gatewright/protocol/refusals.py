@@ -29,6 +29,8 @@ class Row(msgspec.Struct, frozen=True, gc=False):
 INTERNAL: Final = Row(-32603, 500, 500)
 
 TABLE: Final[dict[type[errors.GatewayError], Row]] = {
+    errors.GatewayError: INTERNAL,
+    errors.ClientError: Row(-32600, 400, 400),
     errors.ParseError: Row(-32700, 400, 400),
     errors.InvalidRequest: Row(-32600, 400, 400),
     errors.MalformedMeta: Row(-32602, 400, 400),
@@ -42,6 +44,7 @@ TABLE: Final[dict[type[errors.GatewayError], Row]] = {
     errors.SessionRequired: Row(-32600, 400, 400),
     errors.OriginRefused: Row(-32600, 403, 403),
     errors.Overloaded: Row(-31001, 503, 503),
+    errors.BackendError: Row(-31004, 200, 200),
     errors.BackendUnavailable: Row(-31002, 200, 200),
     errors.BackendTimeout: Row(-31003, 200, 200),
     errors.BackendGarbage: Row(-31004, 200, 200),

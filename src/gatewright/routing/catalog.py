@@ -8,6 +8,7 @@ Source: server/{tools,resources,prompts} of every revision; THREATS "tool shadow
 from __future__ import annotations
 
 from typing import Final, Literal, final
+from urllib.parse import quote
 
 import msgspec
 from msgspec import Raw
@@ -18,6 +19,9 @@ from gatewright.protocol import jsonrpc
 from gatewright.protocol.methods import Method
 
 Scope = Literal["public", "private"]
+MAX_TTL_MS: Final = 86_400_000
+"""A day: the longest that a backend's word is taken for, however long it says."""
+_URI_CHARACTERS: Final = "!#$%&'()*+,-./:;=?@[]_~"
 _decode_items: Final = msgspec.json.Decoder(list[Raw]).decode
 _decode_text: Final = msgspec.json.Decoder(str).decode
 _decode_int: Final = msgspec.json.Decoder(int).decode
@@ -46,14 +50,15 @@ class Page(msgspec.Struct, frozen=True):
 
 
 def read_page(method: Method, value: Json) -> Page:
-    """Read one list result. Raises ProtocolError when it is not one."""
+    """Read one list result. Raises ProtocolError when it is not one. Hints that are not what the clause says are
+    taken for the strictest."""
     result = jsonrpc.members(value)
     try:
         items = _decode_items(result[method.items or ""])
-        ttl = result.get("ttlMs")
-        ttl_ms = None if ttl is None else max(0, _decode_int(ttl))
-    except (KeyError, msgspec.DecodeError) as error:
+    except (KeyError, *jsonrpc.UNREADABLE) as error:
         raise ProtocolError(f"{method.name} was not answered with a list of {method.items}") from error
+    ttl = result.get("ttlMs")
+    ttl_ms = None if ttl is None else _lifetime_ms(ttl)
     cursor = result.get("nextCursor")
     if cursor is not None and bytes(cursor) == b"null":
         cursor = None
@@ -62,16 +67,22 @@ def read_page(method: Method, value: Json) -> Page:
 
 
 def listing(method: Method, pages: list[Page], prefix: str, default_ttl_ms: int) -> Listing:
-    """All pages of one backend as a listing: the strictest scope and the smallest lifetime of its pages (S-54)."""
+    """All pages of one backend as a listing: the strictest scope and the smallest lifetime of its pages (S-54).
+
+    Items are encoded anew, so that a member named twice cannot show a client another key than was read here. Raises
+    BackendGarbage for an item that is no object or has no key.
+    """
     keys: list[str] = []
     items: list[bytes] = []
     for page in pages:
         for item in page.items:
-            members = jsonrpc.members(item)
-            key = _key(method, members)
+            members, key = _keyed(method, item)
             keys.append(key)
-            items.append(bytes(item) if not prefix else _prefixed(members, prefix + key))
-    ttl_ms = min((default_ttl_ms if page.ttl_ms is None else page.ttl_ms for page in pages), default=0)
+            if prefix:
+                members["name"] = jsonrpc.raw(prefix + key)
+            items.append(jsonrpc.encode(members))
+    # A backend that offers none of a kind has no pages: that is worth remembering as long as anything without a hint.
+    ttl_ms = min((default_ttl_ms if page.ttl_ms is None else page.ttl_ms for page in pages), default=default_ttl_ms)
     scope: Scope = "public" if all(page.scope == "public" for page in pages) else "private"
     return Listing(tuple(keys), tuple(items), ttl_ms, scope)
 
@@ -85,20 +96,23 @@ def split(name: str, separator: str) -> tuple[str, str] | None:
 def matches(template: str, uri: str) -> bool:
     """Whether a URI can come from a URI template (RFC 6570): its literals in order, anything in its expressions.
 
-    Linear in the URI's length whatever the template, since both come from strangers.
+    Never false for a URI that does come from it; true for more, as the backend is the judge. Characters that no URI
+    has compare as the expansion writes them, percent-encoded. Linear in the URI's length whatever the template, since
+    both come from strangers.
     """
     literals: list[str] = []
     rest = template
     while True:
         literal, opened, tail = rest.partition("{")
-        literals.append(literal)
+        literals.append(_written(literal))
         if not opened:
             break
         _, closed, rest = tail.partition("}")
         if not closed:
             return False
+    uri = _written(uri)
     if len(literals) == 1:
-        return uri == template
+        return uri == literals[0]
     if not uri.startswith(literals[0]) or not uri.endswith(literals[-1]):
         return False
     at, end = len(literals[0]), len(uri) - len(literals[-1])
@@ -110,13 +124,22 @@ def matches(template: str, uri: str) -> bool:
     return at <= end
 
 
-def _key(method: Method, members: dict[str, Raw]) -> str:
+def _keyed(method: Method, item: Raw) -> tuple[dict[str, Raw], str]:
+    """The members of an item, and what identifies it."""
     try:
-        return _decode_text(members[method.item_key or ""])
-    except (KeyError, msgspec.DecodeError) as error:
+        members = jsonrpc.members(item)
+        return members, _decode_text(members[method.item_key or ""])
+    except (KeyError, ProtocolError, *jsonrpc.UNREADABLE) as error:
         raise BackendGarbage(f"an item of {method.name} has no {method.item_key}") from error
 
 
-def _prefixed(members: dict[str, Raw], name: str) -> bytes:
-    """The item under another name; every other member, `_meta` included, as it was."""
-    return jsonrpc.encode({**members, "name": jsonrpc.raw(name)})
+def _lifetime_ms(ttl: Raw) -> int:
+    try:
+        return min(max(0, _decode_int(ttl)), MAX_TTL_MS)
+    except jsonrpc.UNREADABLE:
+        return 0
+
+
+def _written(text: str) -> str:
+    """A literal of a template, or a URI, as an expansion writes it (RFC 6570, 3.1)."""
+    return quote(text, _URI_CHARACTERS)

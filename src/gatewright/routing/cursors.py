@@ -37,5 +37,7 @@ class Cursors:
         return int(text)
 
     def _tag(self, method: str, subject: str, text: bytes) -> bytes:
-        said = b"\0".join((b"cursor", method.encode(), subject.encode("utf-8", "surrogatepass"), text))
+        subject_bytes = subject.encode("utf-8", "surrogatepass")
+        # The length divides what a subject says from what a forged text might pretend to be the end of.
+        said = b"cursor\0%b\0%d\0%b%b" % (method.encode(), len(subject_bytes), subject_bytes, text)
         return hmac.new(self._key, said, hashlib.sha256).digest()[:_TAG_BYTES]

@@ -14,11 +14,12 @@ import structlog
 from msgspec import Raw
 
 from gatewright.backend.backend import McpBackend, Offer
-from gatewright.call import Bounds, Call, Caller, Client, Failure, Outcome, Result
+from gatewright.call import Bounds, Call, Caller, Client, Outcome, Result
 from gatewright.errors import BackendError, MethodNotFound, ProtocolError
 from gatewright.protocol import jsonrpc
 from gatewright.protocol.modern import SERVER_INFO_KEY
 from gatewright.protocol.revisions import MODERN
+from gatewright.routing.listening import Listening
 from gatewright.routing.settings import Routing
 
 SHARED_ROUTE_DROPS: Final = frozenset({"tasks"})
@@ -32,9 +33,12 @@ class Front:
 
     name = "gatewright"
 
-    def __init__(self, backends: Mapping[str, McpBackend], settings: Routing, bounds: Bounds, version: str) -> None:
+    def __init__(
+        self, backends: Mapping[str, McpBackend], settings: Routing, bounds: Bounds, listening: Listening, version: str
+    ) -> None:
         self._backends = backends
         self._list_timeout_s = settings.list_timeout_s
+        self._listening = listening
         self.bounds = bounds
         self.info: Final = jsonrpc.raw({"name": "gatewright", "title": "Gatewright", "version": version})
 
@@ -43,7 +47,7 @@ class Front:
         if call.method == "server/discover":
             return Result(await self._discovered(call))
         if call.method == "subscriptions/listen":
-            return await self._listen(call)
+            return await self._listening(call)
         raise MethodNotFound(f"Method not found: {call.method[:100]}")
 
     async def offer(self, route: str, client: Client, caller: Caller) -> Offer:
@@ -85,12 +89,6 @@ class Front:
         if offer.instructions:
             result["instructions"] = offer.instructions
         return jsonrpc.encode(result)
-
-    async def _listen(self, call: Call) -> Outcome:
-        """A subscription stream. One backend's is carried as it is; see `routing.listening` for several."""
-        if call.route:
-            return await self._backends[call.route](call)
-        return Failure(-32601, "subscriptions/listen is served on the path of one backend, /mcp/<backend>")
 
 
 def merge(offers: Mapping[str, Offer]) -> Offer:
