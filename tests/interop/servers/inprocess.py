@@ -17,7 +17,7 @@ import uvicorn
 from fastmcp import Context, FastMCP
 from fastmcp.exceptions import ToolError
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
-from official import build_server, elicitation, read_answer
+from official import STEP_S, build_server, elicitation, read_answer
 from pydantic import BaseModel
 
 LABEL = "fastmcp"
@@ -56,6 +56,7 @@ async def slow(steps: int, ctx: Context) -> str:
     """Report progress once per step, then answer."""
     for step in range(1, steps + 1):
         await ctx.report_progress(step, steps, f"step {step}")
+        await anyio.sleep(STEP_S)
     return f"{steps} steps done"
 
 

@@ -37,6 +37,7 @@ NAMES = ["ada", "alan", "grace"]
 PANEL_META = {"ui": {"resourceUri": "ui://panel"}, "example.org/kept": {"deep": [1, None, "é"]}}
 BLOB = "AAEC/w=="
 CANCEL_WAIT_S = 5.0
+STEP_S = 0.02  # a step does something, so that notices seldom share a read with the answer
 
 Context = ServerRequestContext[Any]
 ToolOutcome = types.CallToolResult | types.InputRequiredResult
@@ -124,6 +125,7 @@ async def slow(_: Fixture, ctx: Context, params: types.CallToolRequestParams) ->
     steps = int((params.arguments or {})["steps"])
     for step in range(1, steps + 1):
         await ctx.session.report_progress(step, steps, f"step {step}")
+        await anyio.sleep(STEP_S)
     return text(f"{steps} steps done")
 
 
