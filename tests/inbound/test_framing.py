@@ -120,6 +120,45 @@ def test_mutated_bytes_give_requests_or_a_refusal_and_nothing_else(
     assert Conversation().hear(*(bytes([byte]) for byte in raw)).verdict == whole
 
 
+@given(
+    requests=st.lists(
+        st.tuples(
+            st.sampled_from(
+                [
+                    HEAD,
+                    HEAD + b"Mcp-Name: x\r\n",
+                    HEAD + b"Expect: 100-continue\r\n",
+                    HEAD + b"Upgrade: h2c\r\nConnection: upgrade\r\n",
+                    HEAD + b"Connection: keep-alive\r\n",
+                    b"POST /other?q HTTP/1.1\r\nHost: a\r\n",
+                ]
+            ),
+            st.sampled_from([b"Content-Length: %d\r\n", b"content-length:%d\r\n", b"Content-Length: 0%d \r\n"]),
+            st.sampled_from([b"", b"X: y\r\n", b"Connection: close\r\n", b"Content-Encoding: gzip\r\n", b"X : y\r\n"]),
+            st.binary(max_size=12),
+        ),
+        max_size=12,
+    ),
+    edit=st.one_of(st.none(), st.tuples(st.integers(0, 200), st.binary(max_size=2))),
+)
+def test_a_head_that_is_known_is_read_as_if_it_were_not(
+    requests: list[tuple[bytes, bytes, bytes, bytes]], edit: tuple[int, bytes] | None
+) -> None:
+    """Repeated heads are recognised when a read holds exactly one request, never when it is cut: no difference."""
+    raws = [start + length % len(body) + end + b"\r\n" + body for start, length, end, body in requests]
+    if edit is not None and raws:
+        last = bytearray(raws[-1])
+        at = edit[0] % len(last)
+        last[at : at + 1] = edit[1]
+        raws[-1] = bytes(last)
+    raws.append(CANARY)
+    known = Conversation().hear(*raws)
+    cut = Conversation().hear(*(bytes([byte]) for byte in b"".join(raws)))
+    assert known.verdict == cut.verdict
+    assert known.requests == cut.requests
+    assert known.lasts == cut.lasts
+
+
 @given(raw=st.binary(max_size=300))
 def test_random_bytes_give_a_refusal_or_nothing(raw: bytes) -> None:
     """Random bytes are never a request."""
@@ -152,9 +191,22 @@ def test_trailers_never_become_fields() -> None:
 
 def test_requests_do_not_share_their_fields() -> None:
     """What one reader of a request adds to its fields does not reach the next request."""
-    first, second = Conversation().hear(CANARY, CANARY).requests
-    first.headers[b"x"] = b"y"
-    assert b"x" not in second.headers
+    talk = Conversation()
+    for _ in range(5):
+        talk.hear(HEAD + b"Content-Length: 1\r\n\r\nx")
+        assert talk.requests[-1].headers == {b"host": b"a", b"content-length": b"1"}
+        talk.requests[-1].headers[b"x"] = b"y"
+
+
+def test_no_body_is_kept_for_an_idle_connection() -> None:
+    """A connection that waits holds its heads, not what it sent last."""
+    talk = Conversation()
+    for _ in range(3):
+        talk.hear(HEAD + b"Content-Length: 1000000\r\n\r\n", b"x" * 1_000_000)
+    held = [value for name in talk.reader.__slots__ if isinstance(value := getattr(talk.reader, name), bytes)]
+    assert all(len(value) < 10_000 for value in held)
+    assert talk.reader._read is None
+    assert talk.reader._request is None
 
 
 @pytest.mark.parametrize("size", [1, 2, 1_024, 1_025])
