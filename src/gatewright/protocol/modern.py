@@ -110,15 +110,8 @@ def _agree(method: str | UnsetType, name: str | None, requested: str, headers: M
 def _agree_name(name: str, field: str, stated: bytes | None) -> None:
     if stated is None:
         raise HeaderMismatch("Header mismatch: Mcp-Name is missing")
-    # The usual name, which is its own header form, decides itself; `decode_value` judges the others. Printable ASCII
-    # is exactly 0x20-0x7E; `in` holds for an empty slice too.
-    if (
-        stated[:1] not in b" ="
-        and stated[-1:] != b" "
-        and stated.isascii()
-        and name.isprintable()
-        and stated == name.encode()
-    ):
+    # The usual name is its own header form; `decode_value` judges the others. Printable ASCII is exactly 0x20-0x7E.
+    if stated == name.encode() and stated.isascii() and stated.strip(b" =") == stated and name.isprintable():
         return
     try:
         is_same = header_codec.decode_value(stated) == name
