@@ -9,6 +9,7 @@ import asyncio
 import resource
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -25,6 +26,9 @@ from bench.targets import ROOT, Target
 
 _ANSWER_TIMEOUT_S = 20.0
 _VERIFIED_ANSWERS = 5
+CALM = 0.15
+"""The share of the machine that others may use in a sample that counts as undisturbed."""
+_CALM_WAIT_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -94,8 +98,20 @@ def pace(url: str, call: Call, directory: Path, *, rate: float, duration_s: int)
     expected.write_bytes(msgspec.json.encode(call.text))
     command = [sys.executable, "-m", "bench.openloop", url, str(request), str(expected)]
     command += ["--rate", str(rate), "--duration", str(duration_s), "--connections", str(wrk.CONNECTIONS)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=duration_s + 60, check=True)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=duration_s + 60, check=False)
+    if done.returncode:
+        raise RuntimeError(f"the open-loop driver failed: {done.stderr[-300:]}")
     return msgspec.json.decode(done.stdout, type=Pace)
+
+
+def await_calm() -> None:
+    """Wait for a moment in which the machine has nothing else to do, but not for long."""
+    deadline = time.monotonic() + _CALM_WAIT_S
+    while time.monotonic() < deadline:
+        before = _busy_s()
+        time.sleep(0.25)
+        if (_busy_s() - before) / 0.25 / (psutil.cpu_count() or 1) <= CALM:
+            return
 
 
 def _cpu_s(processes: list[psutil.Process]) -> float:
