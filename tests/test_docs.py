@@ -20,6 +20,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from typing_extensions import override
 
 from cli.commands import line_of, run, running
 from gatewright.cli import snippets
@@ -48,6 +49,7 @@ class Example:
     language: str
     text: str
 
+    @override
     def __str__(self) -> str:
         return f"{self.path.relative_to(ROOT)}:{self.line}"
 

@@ -11,6 +11,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from typing_extensions import override
+
 from architecture.modules import Module, functions
 
 ROW = re.compile(r"^\| (\d+) \| (.*?) \| (.*?) \| .* \|$")
@@ -41,6 +43,7 @@ class Place:
             found = next((node for node in body if isinstance(node, kinds) and node.name == name), None)
         return found
 
+    @override
     def __str__(self) -> str:
         return f"{self.module}:{self.qualname}"
 

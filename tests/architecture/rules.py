@@ -159,7 +159,7 @@ def sans_io(module: Module) -> Iterator[str]:
 
 def module_state(module: Module) -> Iterator[str]:
     """Nothing at module level changes: no `global`, containers are constants, and constants are left alone."""
-    constants: set[str] = set()
+    constants: set[str | None] = set()
     for node in module.tree.body:
         if not isinstance(node, ast.Assign | ast.AnnAssign) or not _is_container(node.value):
             continue
@@ -172,8 +172,8 @@ def module_state(module: Module) -> Iterator[str]:
     for inner in ast.walk(module.tree):
         if isinstance(inner, ast.Global):
             yield module.at(inner.lineno, f"global {', '.join(inner.names)}")
-        elif (name := _mutated(inner)) in constants:
-            yield module.at(inner.lineno, f"changes {name}")  # type: ignore[attr-defined]
+        elif (changed := _mutated(inner)) in constants:
+            yield module.at(inner.lineno, f"changes {changed}")  # type: ignore[attr-defined]
         elif isinstance(inner, ast.FunctionDef | ast.AsyncFunctionDef):
             for decorator in inner.decorator_list:
                 if re.search(r"\b(lru_cache|cache)\b", ast.unparse(decorator)):
@@ -182,8 +182,8 @@ def module_state(module: Module) -> Iterator[str]:
 
 def class_state(module: Module) -> Iterator[str]:
     """A class body holds no container that all instances would share, unless it says that it is a constant."""
-    for owner in ast.walk(module.tree):
-        for node in owner.body if isinstance(owner, ast.ClassDef) else ():
+    for owner in (node for node in ast.walk(module.tree) if isinstance(node, ast.ClassDef)):
+        for node in owner.body:
             if not isinstance(node, ast.Assign | ast.AnnAssign) or not _is_container(node.value):
                 continue
             if (
