@@ -18,6 +18,8 @@ import msgspec
 import structlog
 import uvicorn
 
+from gatewright.admin.api import admin_app
+from gatewright.admin.listener import AdminListener
 from gatewright.backend.backend import McpBackend
 from gatewright.backend.base import Connector
 from gatewright.backend.http import HttpConnector
@@ -34,6 +36,7 @@ from gatewright.inbound.modern import ModernSide
 from gatewright.inbound.origins import Origins
 from gatewright.inbound.reply import Keepalive
 from gatewright.inbound.sessions import Sessions
+from gatewright.inbound.settings import Listen
 from gatewright.policy.authz import Authz
 from gatewright.policy.deadline import Deadline
 from gatewright.policy.dispatch import dispatch
@@ -72,7 +75,6 @@ class Gateway:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._server: uvicorn.Server | None = None
-        self._sessions: Sessions | None = None
 
     def stop(self) -> None:
         """Begin to drain: stop accepting, finish what runs, then `run` returns."""
@@ -80,48 +82,67 @@ class Gateway:
             self._server.should_exit = True
 
     async def run(self, *, on_ready: Callable[[Ready], None]) -> None:
-        """Serve until `stop`, SIGTERM or SIGINT; then drain. Raises OSError when the address cannot be bound."""
-        sock = _bound(self._config.listen.host, self._config.listen.port)
+        """Serve until `stop`, SIGTERM or SIGINT; then drain. Raises OSError when an address cannot be bound."""
+        sock = _bound(self._config.listen)
+        try:
+            admin_sock = None if self._config.admin is None else _bound(self._config.admin)
+        except OSError:
+            sock.close()
+            raise
         try:
             async with asyncio.TaskGroup() as tasks:
-                await self._serve(sock, tasks, on_ready)
+                await self._serve(sock, admin_sock, tasks, on_ready)
                 tasks.create_task(_stop())
         except* Stopped:
             pass
 
-    async def _serve(self, sock: socket.socket, tasks: asyncio.TaskGroup, on_ready: Callable[[Ready], None]) -> None:
+    async def _serve(
+        self,
+        sock: socket.socket,
+        admin_sock: socket.socket | None,
+        tasks: asyncio.TaskGroup,
+        on_ready: Callable[[Ready], None],
+    ) -> None:
+        config = self._config
+        background = Background(tasks)
+        sessions, backends, endpoint = self._build(tasks, background)
         port = sock.getsockname()[1]
-        backends, endpoint = self._build(tasks)
-        endpoint.origins = Origins(self._config.listen.allowed_origins, port)
-        self._server = Listener(
-            protocol_factory(endpoint.serve, self._config.limits, tasks),
-            drain_s=self._config.drain_s,
-            on_started=lambda: on_ready(Ready(_url(self._config.listen.host, port))),
+        endpoint.origins = Origins(config.listen.allowed_origins, port)
+        server = self._server = Listener(
+            protocol_factory(endpoint.serve, config.limits, tasks),
+            drain_s=config.drain_s,
+            on_started=lambda: on_ready(Ready(_url(config.listen.host, port))),
         )
+        admin = AdminListener(
+            admin_app(backends, config.backends, lambda: len(sessions), lambda: server.should_exit, VERSION)
+        )
+        if admin_sock is not None:
+            background(admin.serve(sockets=[admin_sock]))
         for backend in backends.values():
-            Background(tasks)(backend.warm_up())
+            background(backend.warm_up())
         try:
-            await self._server.serve(sockets=[sock])
+            await server.serve(sockets=[sock])
         finally:
-            if self._sessions is not None:
-                self._sessions.close()
+            admin.should_exit = True
+            sessions.close()
             await asyncio.gather(*(backend.aclose() for backend in backends.values()))
 
-    def _build(self, tasks: asyncio.TaskGroup) -> tuple[dict[str, McpBackend], Endpoint]:
+    def _build(
+        self, tasks: asyncio.TaskGroup, background: Background
+    ) -> tuple[Sessions, dict[str, McpBackend], Endpoint]:
         """Everything between the listener and the backends."""
         config = self._config
-        start = Background(tasks)
         listings = Listings(config.routing)
         backends: dict[str, McpBackend] = {}
 
         def release(session: str) -> None:
             for backend in backends.values():
-                start(backend.release(session))
+                background(backend.release(session))
 
-        sessions = self._sessions = Sessions(config.sessions, release)
+        sessions = Sessions(config.sessions, release)
         for name, settings in config.backends.items():
             connector = _connector(name, settings, tasks)
-            backends[name] = McpBackend(name, settings, connector, sessions, start, listings)
+            backends[name] = McpBackend(name, settings, connector, sessions, background, listings)
         bounds = _slowest(config)
         cursors = Cursors(secrets.token_bytes(32))
         fanout = Fanout(backends, listings, cursors, config.routing, bounds)
@@ -142,7 +163,7 @@ class Gateway:
             router.has_route,
             config.limits.max_json_depth,
         )
-        return backends, endpoint
+        return sessions, backends, endpoint
 
 
 def _connector(name: str, settings: BackendSettings, tasks: asyncio.TaskGroup) -> Connector:
@@ -160,15 +181,16 @@ def _slowest(config: Config) -> Bounds:
     return Bounds(max(one.timeout_s for one in every), max(one.max_total_s for one in every))
 
 
-def _bound(host: str, port: int) -> socket.socket:
+def _bound(address: Listen) -> socket.socket:
     """A bound socket. Raises OSError."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        sock.bind((host, port))
-    except OSError:
+        sock.bind((address.host, address.port))
+    except OSError as error:
         sock.close()
+        error.filename = str(address)  # says which of the two it was
         raise
     return sock
 

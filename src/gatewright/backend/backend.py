@@ -135,6 +135,11 @@ class McpBackend:
             return Offer(found.capabilities, found.info, self._settings.instructions)
         return found
 
+    @property
+    def eras(self) -> list[str]:
+        """The eras it is known to speak; none while nobody asked yet."""
+        return [era for era, speaks in self._speaks.items() if speaks]
+
     async def listen(self, wants: Wants, acknowledged: Callable[[Wants], None], announced: Heard) -> None:
         """See Upstream.listen."""
         if await self._era_for(own_client(GATEWAY_INFO), ANONYMOUS) == "modern":

@@ -103,11 +103,12 @@ def announce(url: str, config: Config) -> None:
 def explained(error: BaseException, listen: Listen) -> CommandError:
     """Why the gateway did not run, in words for the one who started it."""
     cause = _first(error)
+    address = getattr(cause, "filename", None) or listen
     if isinstance(cause, OSError) and cause.errno == errno.EADDRINUSE:
         advice = "stop what listens there, or choose another with --listen"
-        return CommandError(f"gatewright: the address {listen} is taken: {advice}", FAILED)
+        return CommandError(f"gatewright: the address {address} is taken: {advice}", FAILED)
     if isinstance(cause, OSError) and cause.errno in (errno.EACCES, errno.EADDRNOTAVAIL):
-        return CommandError(f"gatewright: cannot listen on {listen}: {cause.strerror}", FAILED)
+        return CommandError(f"gatewright: cannot listen on {address}: {cause.strerror}", FAILED)
     if isinstance(cause, OSError | GatewrightError):
         return CommandError(f"gatewright: {cause}", FAILED)
     raise error  # a bug: let it be seen with its traceback
