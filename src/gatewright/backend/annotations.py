@@ -68,6 +68,7 @@ class Annotations:
         """Read a tools/list result. Returns it without the tools whose annotations are invalid. Raises BackendGarbage
         when it is none, and then nothing was learnt."""
         body = bytes(listed)
+        result: dict[str, Raw] = {}
         tools: list[Raw] = []
         if self._by_tool or headers.mentions_param_headers(body):
             try:
