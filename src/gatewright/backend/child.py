@@ -84,7 +84,7 @@ class _Pipe(asyncio.Protocol):
 
 @final
 class Child(Wire):
-    """A running program. `link` is set and `open` awaited by whoever started it, before anything else.
+    """A running program. Whoever started it sets `link` and then runs `open`, before anything else.
 
     `on_end(child, reason, was_asked)` is called when its link has failed, `on_gone(child)` when its whole group is
     gone; each once, in this order.
@@ -117,6 +117,7 @@ class Child(Wire):
         self._remarks = Remarks(hidden=tuple(text for text in secrets if len(text) >= _MIN_SECRET))
         self._remark_count = 0
         self._garbage_run = 0
+        self._is_opening = True
         self._is_held = False
         self._condemnation = ""
         self._exited = False
@@ -131,8 +132,12 @@ class Child(Wire):
         self._stdout: asyncio.ReadTransport | None = None
         self._stderr: asyncio.ReadTransport | None = None
 
-    async def open(self) -> None:
-        """Take over the pipes. Raises OSError; when it raises, the child is on its way out."""
+    async def open(self) -> OSError | None:
+        """Take over the pipes. Returns what went wrong; the child is on its way out then.
+
+        Run it as a task of its own and never cancel it: uvloop closes the descriptor of a pipe whose connecting was
+        cancelled, and the file object that still names it would later close somebody else's.
+        """
         process, loop = self._process, self._loop
         self._guard.add(self.pid)
         self._log.info("child_started", command=self._settings.command)
@@ -141,9 +146,14 @@ class Child(Wire):
             self._stdin, _ = await loop.connect_write_pipe(lambda: self._input, process.stdin)
             self._stdout, _ = await loop.connect_read_pipe(lambda: self._output, process.stdout)
             self._stderr, _ = await loop.connect_read_pipe(lambda: self._errors, process.stderr)
-        except BaseException:
-            self._condemn("its pipes could not be taken over")
-            raise
+        except OSError as error:
+            self._is_opening = False
+            self._condemn(f"could not be connected ({error})")
+            return error
+        self._is_opening = False
+        if self._is_ended:
+            self._let_go()
+        return None
 
     def stderr_tail(self) -> tuple[str, ...]:
         """The newest lines that it wrote to standard error, cleaned, oldest first."""
@@ -339,6 +349,8 @@ class Child(Wire):
 
     def _let_go(self) -> None:
         """Close the pipes, through whatever owns them by now."""
+        if self._is_opening:
+            return
         process = self._process
         if self._stdin is not None:
             # asyncio's transport breaks when it is aborted after it has begun to close with nothing left to write.

@@ -91,17 +91,15 @@ class StdioConnector(Connector):
     @override
     async def connect(self, sink: Sink) -> Link:
         self._check_may_start()
-        process = self._start()
-        child = Child(
-            self._name, self._settings, process, guard=self._guard, on_end=self._ended, on_gone=self._forgotten
-        )
-        self._children[child] = self._now()
-        self._newest = child
-        child.link = PipeLink(self._name, child, sink, tasks=self._tasks, bounds=self._bounds)
+        child = self._adopt(self._start(), sink)
+        opening = self._tasks.create_task(child.open(), name=f"pipes of {self._name}")
         try:
-            await child.open()
-        except OSError as error:
-            raise BackendUnavailable(f"{self._name}: its pipes could not be opened: {error}") from error
+            problem = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            opening.add_done_callback(lambda _: child.stop())
+            raise
+        if problem is not None:
+            raise BackendUnavailable(f"{self._name}: its pipes could not be opened: {problem}") from problem
         return child.link
 
     @override
@@ -149,6 +147,21 @@ class StdioConnector(Connector):
             )
         except (OSError, ValueError) as error:
             raise BackendUnavailable(f"{self._name}: {self._explain(error)}") from error
+
+    def _adopt(self, process: subprocess.Popen[bytes], sink: Sink) -> Child:
+        """The supervised child and its link; a process that cannot be supervised is ended."""
+        try:
+            child = Child(
+                self._name, self._settings, process, guard=self._guard, on_end=self._ended, on_gone=self._forgotten
+            )
+            child.link = PipeLink(self._name, child, sink, tasks=self._tasks, bounds=self._bounds)
+        except BaseException:  # the task group is ending already
+            process.kill()
+            with process:
+                raise
+        self._children[child] = self._now()
+        self._newest = child
+        return child
 
     def _explain(self, error: OSError | ValueError) -> str:
         settings = self._settings
