@@ -445,6 +445,30 @@ async def test_answers_do_not_pile_up_for_a_client_that_only_asks() -> None:
         writer.transport.abort()
 
 
+async def test_a_stream_reaches_its_reader_while_it_is_silent() -> None:
+    """The head at once, and each piece when it is sent, although pieces of one turn travel together."""
+    pieces: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def serve(request: HttpRequest, responder: Responder) -> None:
+        responder.start_stream()
+        while piece := await pieces.get():
+            await responder.send(piece)
+            await responder.send(piece)
+        responder.end()
+
+    async with listening(serve) as listener:
+        reader, writer = await listener.open()
+        writer.write(LAST)
+        assert (await soon(reader.readuntil(b"\r\n\r\n"))).startswith(b"HTTP/1.1 200 OK\r\n")
+        for piece in (b"data: 1\n\n", b"x" * 20_000, b"y" * 70_000):
+            pieces.put_nowait(piece)
+            sent = b"%x\r\n%b\r\n" % (len(piece), piece)
+            assert await soon(reader.readexactly(2 * len(sent))) == 2 * sent
+        pieces.put_nowait(b"")
+        assert await soon(reader.read()) == b"0\r\n\r\n"
+        await close(writer)
+
+
 @pytest.mark.parametrize("how", ["close", "half-close", "reset"])
 async def test_a_departure_is_noticed_at_once(how: str) -> None:
     """While a silent response runs: on_gone is called, sending becomes nothing, what waited is dropped."""

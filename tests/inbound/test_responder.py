@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from http.client import HTTPMessage, parse_headers
 from io import BytesIO
 
@@ -18,6 +19,7 @@ class Wire:
 
     def __init__(self) -> None:
         self.sent = b""
+        self.held = b""
         self.writes = 0
         self.is_draining = False
         self.is_paused = False
@@ -27,6 +29,18 @@ class Wire:
     def write(self, data: bytes, /) -> None:
         self.sent += data
         self.writes += 1
+
+    def write_soon(self, data: bytes, /) -> None:
+        self.held += data
+
+    def flush(self) -> None:
+        if self.held:
+            held, self.held = self.held, b""
+            self.write(held)
+
+    def writelines(self, parts: Iterable[bytes], /) -> None:
+        assert not self.held
+        self.write(b"".join(parts))
 
     async def writable(self) -> None:
         self.waits += 1
@@ -128,6 +142,16 @@ async def test_a_stream_is_chunked_and_terminated(wire: Wire) -> None:
     }
     assert rest == b"9\r\ndata: 1\n\n\r\n" + b"%x\r\n" % 70_000 + b"y" * 70_000 + b"\r\n0\r\n\r\n"
     assert len(wire.finished) == 1
+
+
+async def test_a_short_stream_is_one_write(wire: Wire) -> None:
+    """Head, event and end leave together when they are ready together."""
+    responder = wire.responder()
+    responder.start_stream()
+    await responder.send(b"data: 1\n\n")
+    responder.end()
+    assert wire.writes == 1
+    assert wire.sent.endswith(b"\r\n\r\n9\r\ndata: 1\n\n\r\n0\r\n\r\n")
 
 
 async def test_a_stream_to_an_old_client_ends_with_the_connection(wire: Wire) -> None:

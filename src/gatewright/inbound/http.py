@@ -19,7 +19,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Final, Protocol, TypeAlias, cast
 
 import structlog
@@ -45,6 +45,8 @@ _SHORTEST_REQUEST_BYTES: Final = 26
 """`GET / HTTP/1.1`, `Host:a` and the empty line: how many bytes one pipelined request takes at least."""
 _MANY_BYTES: Final = 4_096
 """A read up to this size is parsed whole: looking for pipelined requests costs more than the few it may hold."""
+_MAX_HELD_BYTES: Final = 16_384
+"""Pieces of a stream wait for each other up to this size; the transport has to see them to hold the sender back."""
 
 # What a connection is doing, beside what its reader says.
 _OPEN, _DEAF, _LINGERING, _CLOSING = range(4)
@@ -89,7 +91,9 @@ class HttpProtocol(asyncio.Protocol):
     """One client connection."""
 
     write: Callable[[bytes], None]
-    """The transport's own method, once there is one."""
+    """Send bytes now: the transport's own method, once there is one."""
+    writelines: Callable[[Iterable[bytes]], None]
+    """Send the parts now, in one system call on uvloop: the transport's own, once there is one."""
 
     def __init__(
         self,
@@ -118,6 +122,8 @@ class HttpProtocol(asyncio.Protocol):
         self._unread = b""  # received behind a full queue, not parsed yet
         self._idle: asyncio.Future[_Job | None] | None = None  # the connection's task waits here for the next request
         self._writable: asyncio.Event | None = None
+        self._held: list[bytes] = []  # to be sent at the end of this turn of the loop
+        self._held_bytes = 0
         self._stall = (0.0, 0)  # since when, with how many bytes buffered
         self.is_draining = False
         self.is_paused = False
@@ -129,6 +135,7 @@ class HttpProtocol(asyncio.Protocol):
         transport = cast(asyncio.Transport, transport)
         self._transport = transport
         self.write = transport.write
+        self.writelines = transport.writelines
         deadlines = self._deadlines
         deadlines.watch(self, self._loop)
         self._since_s = deadlines.now_s
@@ -237,6 +244,23 @@ class HttpProtocol(asyncio.Protocol):
             self._transport.abort()
 
     # The responder's side.
+
+    def write_soon(self, data: bytes, /) -> None:
+        """Send bytes at the end of this turn of the loop, in one system call with what else is sent in it: a stream's
+        head and first event, or all events of one read from a backend."""
+        if not self._held:
+            self._loop.call_soon(self.flush)
+        self._held.append(data)
+        self._held_bytes += len(data)
+        if self._held_bytes > _MAX_HELD_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send now what was to be sent soon."""
+        if self._held:
+            held, self._held = self._held, []
+            self._held_bytes = 0
+            self.write(held[0] if len(held) == 1 else b"".join(held))
 
     async def writable(self) -> None:
         """Return when the transport takes bytes again, or the client left."""
@@ -406,6 +430,8 @@ class HttpProtocol(asyncio.Protocol):
         self._waiting.clear()
         self._refusal = None
         self._unread = b""
+        self._held = []
+        self._held_bytes = 0
         current, self._current = self._current, None
         if current is not None:
             current.leave()

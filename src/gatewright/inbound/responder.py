@@ -10,7 +10,7 @@ It writes what it is given: values that come from a peer are the caller's to che
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import Final, Protocol
 
@@ -36,7 +36,16 @@ class Connection(Protocol):
     is_paused: bool
 
     def write(self, data: bytes, /) -> None:
-        """Hand bytes to the transport."""
+        """Send bytes now."""
+
+    def write_soon(self, data: bytes, /) -> None:
+        """Send bytes at the end of this turn of the loop, together with what else is sent in it."""
+
+    def flush(self) -> None:
+        """Send now what was to be sent soon."""
+
+    def writelines(self, parts: Iterable[bytes], /) -> None:
+        """Send the parts now, without copying them into one."""
 
     async def writable(self) -> None:
         """Return when the transport takes bytes again, or the client left."""
@@ -116,10 +125,10 @@ class Responder(msgspec.Struct, eq=False):
         size = len(body)
         if status == 200 and 0 < size < _COPY_BELOW_BYTES and content_type == b"application/json" and not self.is_bare:
             connection.write(b"%b%d\r\n%b\r\n%b" % (_JSON_OK, size, headers, body))
+        elif size and not self.is_bare:
+            connection.writelines((_head(status, size, content_type, headers), body))
         else:
             connection.write(_head(status, size, content_type, headers))
-            if size and not self.is_bare:
-                connection.write(body)
         connection.finish(self)
 
     def start_stream(self, *, headers: bytes = b"") -> None:
@@ -134,9 +143,10 @@ class Responder(msgspec.Struct, eq=False):
             self.is_last = True
         coding = b"" if self.is_old else _CHUNKED
         close = _CLOSE if self.is_last else b""
-        connection.write(b"".join((_STATUS_LINES[200], _STREAM, coding, close, headers, b"\r\n")))
+        connection.write_soon(b"".join((_STATUS_LINES[200], _STREAM, coding, close, headers, b"\r\n")))
         if self.is_bare:
             self.is_ended = True
+            connection.flush()
             connection.finish(self)
 
     async def send(self, chunk: bytes) -> None:
@@ -158,13 +168,12 @@ class Responder(msgspec.Struct, eq=False):
         """One chunk of the stream."""
         connection = self._connection
         if self.is_old:
-            connection.write(chunk)
+            connection.write_soon(chunk)
         elif len(chunk) < _COPY_BELOW_BYTES:
-            connection.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
+            connection.write_soon(b"%x\r\n%b\r\n" % (len(chunk), chunk))
         else:
-            connection.write(b"%x\r\n" % len(chunk))
-            connection.write(chunk)
-            connection.write(b"\r\n")
+            connection.flush()
+            connection.writelines((b"%x\r\n" % len(chunk), chunk, b"\r\n"))
 
     def end(self) -> None:
         """End the stream. Nothing when it has ended or the client left."""
@@ -173,7 +182,8 @@ class Responder(msgspec.Struct, eq=False):
         self.is_ended = True
         connection = self._connection
         if not self.is_old:
-            connection.write(b"0\r\n\r\n")
+            connection.write_soon(b"0\r\n\r\n")
+        connection.flush()
         if connection.is_draining:
             self.is_last = True
         connection.finish(self)
