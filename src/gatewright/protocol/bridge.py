@@ -26,6 +26,10 @@ from gatewright.protocol.modern import (
 )
 from gatewright.protocol.revisions import MODERN_2026_07_28, Revision
 
+NOT_FOUND: Final = -32002
+"""The handshake era's code of a missing resource; a modern client must not see it."""
+INVALID_PARAMS: Final = -32602
+"""The modern era's."""
 BAGGAGE_KEY: Final = "baggage"
 """W3C baggage is the caller's, not the backend's: it is not forwarded (THREATS I-12, S-37)."""
 
@@ -133,6 +137,15 @@ def outcome_of(answer: Result | Failure) -> Outcome:
     raise ProtocolError(f"the result has the unknown resultType {kind[:40]!r}")
 
 
+def failure_for(revision: Revision, row: Method | None, failure: Failure) -> Failure:
+    """A backend's error as `revision` writes it: a missing resource has another code in each era (server/resources)."""
+    if row is None or row.name != "resources/read" or failure.code == revision.not_found_code:
+        return failure
+    if failure.code == NOT_FOUND or (failure.code == INVALID_PARAMS and _names_uri(failure.data)):
+        return Failure(revision.not_found_code, failure.message, failure.data)
+    return failure
+
+
 def result_for(revision: Revision, row: Method | None, result: Result) -> Json:
     """A result object as `revision` writes it: `resultType` on every one, caching hints on those that need them.
 
@@ -180,6 +193,14 @@ def _head(body: bytes) -> _Head:
 def _replaced(body: bytes, member: str, value: bytes) -> bytes:
     """`body` with another value for one member. Decodes the outside of it: rare."""
     return jsonrpc.encode({**jsonrpc.members(body), member: Raw(value)})
+
+
+def _names_uri(data: Raw | None) -> bool:
+    """Whether an error's data is that of a missing resource: `{"uri": ...}`."""
+    try:
+        return data is not None and "uri" in jsonrpc.members(data)
+    except ProtocolError:
+        return False
 
 
 def _mentions_head(body: bytes) -> bool:

@@ -114,6 +114,8 @@ def decode_request(body: bytes) -> Message:
                 _refuse_both(message)
             except ProtocolError as error:
                 raise InvalidRequest(str(error)) from error
+        elif message.id is UNSET and message.result is not UNSET:
+            raise InvalidRequest("a result needs the id of its request")
     elif message.method is UNSET:
         raise InvalidRequest("the message has neither method, result nor error")
     if message.id is None:

@@ -1,0 +1,64 @@
+"""Questions: an outcome that needs answers, for a client that can only be asked by requests.
+
+A modern backend ends a call with InputRequired; a handshake client knows no such result. So the questions are put to
+the client on its own stream, all at once, and the call is made again with the answers, until the backend is content.
+Every other call passes untouched. Source: basic/patterns/mrtr of 2026-07-28; DESIGN section 5.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from typing import Final, final
+
+from gatewright.call import Call, Failure, Handler, InputRequired, Json, Outcome
+from gatewright.errors import BackendGarbage, MissingCapability, ProtocolError
+from gatewright.protocol import questions
+from gatewright.protocol.questions import Question
+
+MAX_ROUNDS: Final = 16
+"""Rounds of questions in one call: a person gave up long before, a backend in a loop did not."""
+
+
+@final
+class Questions:
+    """Turns InputRequired outcomes into questions and retries, where the client is of the handshake era."""
+
+    async def __call__(self, call: Call, proceed: Handler, /) -> Outcome:
+        """Go on until the outcome is a result or a failure. Raises MissingCapability, BackendGarbage."""
+        outcome = await proceed(call)
+        if not isinstance(outcome, InputRequired) or call.client.revision.has_result_type:
+            return outcome
+        first = call.params
+        for _ in range(MAX_ROUNDS):
+            try:
+                asked, state = questions.read_required(outcome.value)
+            except ProtocolError as error:
+                raise BackendGarbage(str(error)) from error
+            answers = await _answers(call, asked)
+            if isinstance(answers, Failure):
+                return answers
+            call.params = questions.retried(first, answers, state)
+            outcome = await proceed(call)
+            if not isinstance(outcome, InputRequired):
+                return outcome
+        raise BackendGarbage(f"the backend asked {MAX_ROUNDS} times and was not content")
+
+
+async def _answers(call: Call, asked: dict[str, Question]) -> dict[str, Json] | Failure:
+    """The client's answers by key, or the first error it answered with: an error cannot be brought in a retry."""
+    for question in asked.values():
+        if not questions.is_askable(call.client.capabilities, question):
+            raise MissingCapability(f"the client cannot be asked {question.method}", questions.needed(question))
+    keys = list(asked)
+    outcomes = await asyncio.gather(*(_ask(call, asked[key]) for key in keys))
+    answers: dict[str, Json] = {}
+    for key, outcome in zip(keys, outcomes, strict=True):
+        if isinstance(outcome, Failure):
+            return outcome
+        answers[key] = outcome.value
+    return answers
+
+
+async def _ask(call: Call, question: Question) -> Outcome:
+    return await call.reply.ask(question.method, questions.handshake_params(question, secrets.token_urlsafe(12)))
