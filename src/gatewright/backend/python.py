@@ -23,7 +23,7 @@ import os
 import sys
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, final, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, cast, final, runtime_checkable
 
 import structlog
 from typing_extensions import override
@@ -34,6 +34,8 @@ from gatewright.backend.settings import BackendSettings
 from gatewright.errors import BackendUnavailable
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from mcp.server.lowlevel.server import Server
     from mcp.shared.message import SessionMessage
 
@@ -268,7 +270,7 @@ def _as_server(found: object) -> Serve | None:
         return None
     for one in (found, *(getattr(found, name, None) for name in _INNER_NAMES)):
         if isinstance(one, lowlevel.Server):
-            return _SdkServer(one)
+            return _SdkServer(cast("Server[Any]", one))
     return None
 
 
@@ -304,7 +306,9 @@ class _Stream:
     async def __aenter__(self) -> Any:
         return self
 
-    async def __aexit__(self, *_: object) -> bool | None:
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc_val: BaseException | None, exc_tb: TracebackType | None
+    ) -> bool | None:
         return None
 
 
