@@ -5,10 +5,10 @@ demo:  # three servers behind one gateway, and a real call through it; ONCE=1 en
 	@scripts/install run
 	@.venv/bin/gatewright demo $(if $(filter-out 0,$(ONCE)),--once)
 
-test:  # everything: static checks, then every test
+test:  # everything: static checks, then every test, also when a check failed
 	@scripts/install
-	@scripts/check
-	@scripts/test
+	@checked=0; scripts/check || { checked=$$?; echo "scripts/check failed, see above; the tests follow" >&2; }; \
+	scripts/test && exit $$checked
 
 check bench fuzz:
 	@scripts/$@
