@@ -102,7 +102,7 @@ class HttpReply:
             value = self._last(bridge.result_for(self._revision, self._row, outcome))
             status, body = 200, jsonrpc.result(self._request_id, value)
         elif isinstance(outcome, Failure):
-            outcome = bridge.failure_for(self._revision, self._row, outcome)
+            outcome = bridge.failure_for(self._revision, outcome, self._row)
             status = refusals.failure_status(outcome, self._revision.era)
             body = jsonrpc.error(self._request_id, outcome)
         else:

@@ -26,10 +26,6 @@ from gatewright.protocol.modern import (
 )
 from gatewright.protocol.revisions import MODERN_2026_07_28, Revision
 
-NOT_FOUND: Final = -32002
-"""The handshake era's code of a missing resource; a modern client must not see it."""
-INVALID_PARAMS: Final = -32602
-"""The modern era's."""
 BAGGAGE_KEY: Final = "baggage"
 """W3C baggage is the caller's, not the backend's: it is not forwarded (THREATS I-12, S-37)."""
 
@@ -137,15 +133,6 @@ def outcome_of(answer: Result | Failure) -> Outcome:
     raise ProtocolError(f"the result has the unknown resultType {kind[:40]!r}")
 
 
-def failure_for(revision: Revision, row: Method | None, failure: Failure) -> Failure:
-    """A backend's error as `revision` writes it: a missing resource has another code in each era (server/resources)."""
-    if row is None or row.name != "resources/read" or failure.code == revision.not_found_code:
-        return failure
-    if failure.code == NOT_FOUND or (failure.code == INVALID_PARAMS and _names_uri(failure.data)):
-        return Failure(revision.not_found_code, failure.message, failure.data)
-    return failure
-
-
 def result_for(revision: Revision, row: Method | None, result: Result) -> Json:
     """A result object as `revision` writes it: `resultType` on every one, caching hints on those that need them.
 
@@ -172,10 +159,13 @@ def result_for(revision: Revision, row: Method | None, result: Result) -> Json:
     return _spliced(body, added)
 
 
-def failure_for(revision: Revision, failure: Failure) -> Failure:
-    """A backend's own error as `revision` writes it: codes that it withdrew or keeps for itself are not sent on
-    (2026-07-28, basic/index "Error Codes"; server/resources "Error Handling" of every revision)."""
+def failure_for(revision: Revision, failure: Failure, row: Method | None = None) -> Failure:
+    """A backend's own error as `revision` writes it: codes that it withdrew or keeps for itself are not sent on, and
+    a missing resource has each era's own (2026-07-28, basic/index "Error Codes"; server/resources "Error Handling")."""
     code = failure.code
+    is_read = row is not None and row.name == "resources/read"
+    if is_read and code == -32602 and revision.not_found_code == NOT_FOUND_BEFORE and _names_uri(failure.data):
+        return Failure(NOT_FOUND_BEFORE, failure.message, failure.data)
     if code == NOT_FOUND_BEFORE and revision.not_found_code != NOT_FOUND_BEFORE:
         return Failure(revision.not_found_code, failure.message, failure.data)
     if revision.has_result_type and (code == ELICITATION_BEFORE or (code in _RESERVED_CODES and code not in _DEFINED)):
