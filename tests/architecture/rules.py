@@ -289,4 +289,6 @@ def _mutated(node: ast.AST) -> str | None:
 
 def _raises_on(handler: ast.ExceptHandler) -> bool:
     last = handler.body[-1]
+    while isinstance(last, ast.With | ast.AsyncWith):
+        last = last.body[-1]
     return isinstance(last, ast.Raise)

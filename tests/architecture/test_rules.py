@@ -87,6 +87,7 @@ KEPT: list[tuple[Rule, str, str]] = [
     (rules.late_imports, "app", "def f():\n    import json"),
     (rules.loose_tasks, "app", "async with asyncio.TaskGroup() as tasks:\n    tasks.create_task(f())"),
     (rules.broad_excepts, "app", "try: f()\nexcept BaseException:\n    close()\n    raise"),
+    (rules.broad_excepts, "app", "try: f()\nexcept BaseException:\n    with process:\n        raise"),
     (rules.broad_excepts, "app", "try: f()\nexcept OSError: pass"),
     (rules.opens_with_contract, "app", '"""The app."""'),
     (rules.era_branches, "routing.router", "if name == 'all': pass\nera = 'modern'"),
