@@ -346,7 +346,9 @@ class _Outgoing(_Stream):
         """One message of the server. Waits while the gateway's readers are slow."""
         about = getattr(item.metadata, "related_request_id", None)
         text = item.message.model_dump_json(by_alias=True, exclude_unset=True)
-        await self._inlet.send_about(text.encode(), about if isinstance(about, int) else None)
+        if isinstance(about, str):  # MCPServer's context hands the id on as text
+            about = int(about) if about.isascii() and about.isdecimal() else None
+        await self._inlet.send_about(text.encode(), about)
 
 
 def _describe(error: BaseException) -> str:
