@@ -1,0 +1,235 @@
+"""Parked calls: a handshake backend asks in the middle of a call, and the client can only be asked by its outcome.
+
+The call goes on in a task of its own, its backend stream open, while the client is answered InputRequired. The sealed
+state in that answer is the way back: the retry that brings it, with the answers, is joined to the waiting call and
+gets what comes next, more questions or the result. A state is good once, for one caller, backend, method and set of
+parameters, for a limited time. Source: basic/patterns/mrtr of 2026-07-28; DESIGN section 5; S-60 to S-63.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Final, final
+
+import msgspec
+import structlog
+
+from gatewright.call import Call, Failure, InputRequired, Json, Outcome, Result
+from gatewright.errors import GatewayError, InvalidParams, MissingCapability, Overloaded, ProtocolError
+from gatewright.protocol import questions, sealed
+from gatewright.protocol.questions import Question
+
+if TYPE_CHECKING:
+    from gatewright.background import Background
+    from gatewright.protocol.sealed import Sealer
+
+SWEEP_S: Final = 1.0
+"""How often expired calls are looked for."""
+log = structlog.get_logger("gatewright.parking")
+
+Carry = Callable[[Call], Awaitable[Outcome]]
+"""Carries a call out at the backend."""
+
+
+@final
+class Limits(msgspec.Struct, frozen=True):
+    """Bounds of parked calls."""
+
+    max_parked: int = 10_000
+    max_per_caller: int = 1_000
+    expires_s: float = 300.0
+
+
+@final
+class _State(msgspec.Struct, array_like=True):
+    """What is sealed: which call, which turn of it, until when (wall clock, seconds)."""
+
+    parked: str
+    turn: int
+    expires_at: float
+
+
+_read_state: Final = msgspec.msgpack.Decoder(_State).decode
+_write_state: Final = msgspec.msgpack.Encoder().encode
+
+
+@final
+class Parked:
+    """One call that may ask, and the client's request that stands for it at the moment. It is that call's `Reply`."""
+
+    __slots__ = ("_answers", "_asked", "_numbers", "_woken", "call", "current", "expires_at", "id", "outcome",
+                 "task", "turn")  # fmt: skip
+
+    def __init__(self, call: Call) -> None:
+        self.id = secrets.token_urlsafe(16)
+        self.call = call
+        self.current: Call | None = call
+        self.turn = 0
+        self.expires_at = 0.0
+        self.task: asyncio.Task[None] | None = None
+        self.outcome: Outcome | GatewayError | None = None
+        self._asked: dict[str, Question] = {}
+        self._answers: dict[str, asyncio.Future[Result | Failure]] = {}
+        self._woken = asyncio.Event()
+        self._numbers = 0
+
+    async def emit(self, method: str, params: Json) -> None:
+        """See Reply.emit: on the request that stands for the call now; while none does, there is nobody to tell."""
+        current = self.current
+        if current is not None:
+            current.heard_at = asyncio.get_running_loop().time()
+            await current.reply.emit(method, params)
+
+    async def ask(self, method: str, params: Json) -> Result | Failure:
+        """See Reply.ask: wait until a retry brings the answer."""
+        question = Question(method, msgspec.Raw(bytes(params)))
+        if not questions.is_askable(self.call.client.capabilities, question):
+            raise MissingCapability(f"the client cannot be asked {method}", questions.needed(question))
+        self._numbers += 1
+        key = f"{method.partition('/')[0]}-{self._numbers}"
+        answer: asyncio.Future[Result | Failure] = asyncio.get_running_loop().create_future()
+        self._asked[key] = question
+        self._answers[key] = answer
+        self._woken.set()
+        try:
+            return await answer
+        finally:
+            self._asked.pop(key, None)
+            self._answers.pop(key, None)
+
+    def answer(self, given: dict[str, msgspec.Raw]) -> None:
+        """Deliver the answers of a retry. What was not asked is ignored; what is missing is asked again (mrtr)."""
+        for key, value in given.items():
+            waiting = self._answers.get(key)
+            if waiting is not None and not waiting.done():
+                self._asked.pop(key, None)
+                waiting.set_result(Result(value))
+        if not self._asked and self.outcome is None:
+            self._woken.clear()
+
+    def finish(self, outcome: Outcome | GatewayError) -> None:
+        """The call is over."""
+        self.outcome = outcome
+        self._woken.set()
+
+    async def next(self) -> dict[str, Question]:
+        """Wait until the call is over or asks something. Returns the open questions, none when it is over."""
+        await self._woken.wait()
+        if self.outcome is None:
+            await asyncio.sleep(0)  # questions asked together arrive in the same turn of the loop
+        return {} if self.outcome is not None else dict(self._asked)
+
+
+@final
+class Parking:
+    """The parked calls of one backend."""
+
+    def __init__(self, backend: str, sealer: Sealer, limits: Limits, background: Background) -> None:
+        self._backend = backend
+        self._sealer = sealer
+        self._limits = limits
+        self._background = background
+        self._parked: dict[str, Parked] = {}
+        self._by_caller: Counter[str] = Counter()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __len__(self) -> int:
+        return len(self._parked)
+
+    async def carry(self, call: Call, carry: Carry) -> Outcome:
+        """Carry a call out, or go on with the one that its state names. Raises InvalidParams for a state that is not
+        good here, Overloaded when too many calls are parked."""
+        state = questions.state_in(call.params)
+        parked = self._begin(call, carry) if state is None else self._resumed(call, state)
+        parked.current = call
+        try:
+            asked = await parked.next()
+        except BaseException:  # the client left: in its era that is the cancel
+            self._end(parked)
+            raise
+        finally:
+            parked.current = None
+        if asked:
+            return self._ask(parked, call, asked)
+        self._end(parked)
+        outcome = parked.outcome
+        if isinstance(outcome, GatewayError):
+            raise outcome
+        assert outcome is not None
+        return outcome
+
+    def close(self) -> None:
+        """End every parked call."""
+        for parked in list(self._parked.values()):
+            self._end(parked)
+
+    def _begin(self, call: Call, carry: Carry) -> Parked:
+        mine = self._by_caller[call.caller.subject]
+        if len(self._parked) >= self._limits.max_parked or mine >= self._limits.max_per_caller:
+            raise Overloaded("too many calls wait for answers")
+        parked = Parked(call)
+        # What the caller sent stays its own; the carried call answers to the parked one.
+        carried = msgspec.structs.replace(call, reply=parked, params=questions.fresh(call.params))
+        parked.task = self._background(self._run(parked, carry, carried))
+        self._parked[parked.id] = parked
+        self._by_caller[call.caller.subject] += 1
+        parked.expires_at = float("inf")
+        return parked
+
+    async def _run(self, parked: Parked, carry: Carry, call: Call) -> None:
+        try:
+            parked.finish(await carry(call))
+        except GatewayError as error:
+            parked.finish(error)
+
+    def _ask(self, parked: Parked, call: Call, asked: dict[str, Question]) -> InputRequired:
+        parked.turn += 1
+        loop = asyncio.get_running_loop()
+        parked.expires_at = loop.time() + self._limits.expires_s
+        if self._timer is None:
+            self._timer = loop.call_later(SWEEP_S, self._sweep, loop)
+        state = _State(parked.id, parked.turn, time.time() + self._limits.expires_s)
+        text = self._sealer.seal(_write_state(state), self._context(call), secrets.token_bytes(12))
+        return InputRequired(questions.required(asked, text))
+
+    def _resumed(self, call: Call, text: str) -> Parked:
+        try:
+            state = _read_state(self._sealer.open(text, self._context(call)))
+        except (ProtocolError, msgspec.DecodeError) as error:
+            raise InvalidParams(f"params.requestState: {error}") from error
+        if state.expires_at < time.time():
+            raise InvalidParams("params.requestState has expired: make the call again without it")
+        parked = self._parked.get(state.parked)
+        if parked is None or parked.call.caller != call.caller:
+            raise InvalidParams("params.requestState: the call it belongs to has ended; make it again without it")
+        if parked.turn != state.turn or parked.current is not None:
+            raise InvalidParams("params.requestState was used already")
+        parked.turn += 1
+        parked.expires_at = float("inf")
+        parked.answer(questions.answers_in(call.params))
+        return parked
+
+    def _context(self, call: Call) -> bytes:
+        salient = sealed.digest(questions.salient(call.params))
+        return sealed.context(call.caller.subject, self._backend, call.method, salient)
+
+    def _end(self, parked: Parked) -> None:
+        """Free a call. One that still runs is cancelled, and its backend told."""
+        if self._parked.pop(parked.id, None) is not None:
+            subject = parked.call.caller.subject
+            self._by_caller[subject] -= 1
+            if not self._by_caller[subject]:
+                del self._by_caller[subject]
+        if parked.task is not None and not parked.task.done():
+            parked.task.cancel()
+
+    def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
+        now = loop.time()
+        for parked in [parked for parked in self._parked.values() if parked.expires_at <= now]:
+            log.info("parked call expired", backend=self._backend, method=parked.call.method)
+            self._end(parked)
+        self._timer = loop.call_later(SWEEP_S, self._sweep, loop) if self._parked else None
