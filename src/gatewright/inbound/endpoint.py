@@ -17,7 +17,6 @@ from gatewright.inbound.modern import ModernSide
 from gatewright.inbound.origins import Origins
 from gatewright.inbound.responder import Responder
 from gatewright.protocol import depth, jsonrpc, modern, refusals
-from gatewright.protocol.revisions import MODERN
 
 PATH: Final = "/mcp"
 ALLOW: Final = b"Allow: GET, POST, DELETE\r\n"
@@ -68,7 +67,7 @@ class Endpoint:
             return
         if request.method == "POST":
             await self._post(request, responder, route)
-        elif request.headers.get(b"mcp-protocol-version", b"").decode("latin-1") in MODERN:
+        elif modern.is_named(request.headers.get(b"mcp-protocol-version")):
             responder.respond(405, headers=ALLOW_POST)
         elif request.method == "GET":
             await self._handshake.stream(request, responder, route)

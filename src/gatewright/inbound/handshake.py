@@ -252,7 +252,7 @@ class HandshakeSide:
         if method == "ping":
             return Result(b"{}")
         row = METHODS.get(method)
-        if row is not None and "handshake" not in row.eras:
+        if row is not None and not row.is_handshake:
             raise MethodNotFound(f"Method not found: {method}")
         if method == "logging/setLevel":
             session.set_log_level(_level(params))

@@ -62,7 +62,7 @@ class ModernSide:
                 unnamed = error  # the ladder's own failures come first
         headers = request.headers
         client, meta = modern.admit(message, name, headers)
-        if row is not None and "modern" not in row.eras:
+        if row is not None and not row.is_modern:
             raise MethodNotFound(f"Method not found: {method}")
         if unnamed is not None:
             raise unnamed

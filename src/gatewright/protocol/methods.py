@@ -41,6 +41,16 @@ class Method(msgspec.Struct, frozen=True, gc=False):
     capability: str | None = None
     """The server capability that announces it."""
 
+    @property
+    def is_handshake(self) -> bool:
+        """Whether clients of the handshake era send it."""
+        return "handshake" in self.eras
+
+    @property
+    def is_modern(self) -> bool:
+        """Whether clients of the modern era send it."""
+        return "modern" in self.eras
+
 
 BOTH: Final[frozenset[Era]] = frozenset({"handshake", "modern"})
 HANDSHAKE_ONLY: Final[frozenset[Era]] = frozenset({"handshake"})

@@ -36,9 +36,14 @@ _VERSION_HEADERS: Final = frozenset(name.encode() for name in MODERN)
 _decode_text: Final = msgspec.json.Decoder(str).decode
 
 
+def is_named(version_header: bytes | None) -> bool:
+    """Whether the version header names a modern revision: all there is to go by in a request without a body."""
+    return version_header in _VERSION_HEADERS
+
+
 def is_claimed(message: jsonrpc.Message, version_header: bytes | None) -> bool:
     """Whether the sender means the modern era: by its version header, or by the modern members of its `_meta`."""
-    if version_header in _VERSION_HEADERS:
+    if is_named(version_header):
         return True
     if message.params is UNSET:
         return False
