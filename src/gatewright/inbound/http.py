@@ -90,11 +90,6 @@ class Deadlines:
 class HttpProtocol(asyncio.Protocol):
     """One client connection."""
 
-    write: Callable[[bytes], None]
-    """Send bytes now: the transport's own method, once there is one."""
-    writelines: Callable[[Iterable[bytes]], None]
-    """Send the parts now, in one system call on uvloop: the transport's own, once there is one."""
-
     def __init__(
         self,
         *,
@@ -113,6 +108,9 @@ class HttpProtocol(asyncio.Protocol):
         self._loop = loop
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)
         self._reader: RequestReader = cast(RequestReader, None)
+        # Sending now, the second without copying: the transport's own methods, once there is one.
+        self.write: Callable[[bytes], None] = cast(Callable[[bytes], None], None)
+        self.writelines: Callable[[Iterable[bytes]], None] = cast(Callable[[Iterable[bytes]], None], None)
         self._state = _OPEN
         self._stage = -1  # the reader's when last looked at; -1: nothing received yet
         self._since_s = 0.0  # when the current wait began
