@@ -40,10 +40,14 @@ class Script:
         self.room = asyncio.Event()
         self.room.set()
         self.closings = 0
+        self.is_dead = False
 
-    def write(self, message: bytes) -> None:
+    def write(self, message: bytes) -> bool:
+        if self.is_dead:
+            return False
         self.raw.append(message)
         self.sent.append(json.loads(message))
+        return True
 
     async def drain(self) -> None:
         await self.room.wait()
@@ -324,6 +328,15 @@ async def test_a_death_while_waiting_for_room_is_safe_to_repeat() -> None:
         assert refused.message == "b: the child exited with status 3"
         assert len(it.wire.sent) == 1
         assert not it.link.is_open
+
+
+async def test_what_the_wire_did_not_take_is_safe_to_repeat() -> None:
+    """A wire that is dying but has not said so yet: what it refuses surely did not run."""
+    async with scene() as it:
+        it.wire.is_dead = True
+        assert isinstance(await soon(it.attempt(Request(1, "m", {}))), BackendUnavailable)
+        with pytest.raises(BackendUnavailable):
+            await it.link.tell(b"{}")
 
 
 async def test_what_came_before_the_death_is_delivered() -> None:

@@ -125,6 +125,7 @@ class Child(Wire):
         self._is_group_gone = False
         self._gone = asyncio.Event()
         self._last_words: asyncio.TimerHandle | None = None
+        self._reminders: tuple[asyncio.TimerHandle, ...] = ()
         self._input = _Pipe(lambda _: None, self._wind_down)
         self._output = _Pipe(self._read, self._wind_down)
         self._errors = _Pipe(self._remark, self._wind_down)
@@ -162,9 +163,11 @@ class Child(Wire):
     # --- the wire
 
     @override
-    def write(self, message: bytes) -> None:
-        if self._stdin is not None and not self._input.is_over:
-            self._stdin.write(message + b"\n")
+    def write(self, message: bytes) -> bool:
+        if self._stdin is None or self._stdin.is_closing() or self._exited:
+            return False
+        self._stdin.write(message + b"\n")
+        return True
 
     @override
     async def drain(self) -> None:
@@ -197,13 +200,16 @@ class Child(Wire):
         self.was_stopped = True
         if self._stdin is not None:
             self._stdin.close()
-        self._loop.call_later(self._settings.stop_grace_s, self._insist, signal.SIGTERM)
-        self._loop.call_later(2 * self._settings.stop_grace_s, self._insist, signal.SIGKILL)
+        if not self._exited:
+            grace_s, later = self._settings.stop_grace_s, self._loop.call_later
+            self._reminders = (
+                later(grace_s, self._insist, signal.SIGTERM),
+                later(2 * grace_s, self._insist, signal.SIGKILL),
+            )
 
     def _insist(self, number: signal.Signals) -> None:
-        if not self._exited:
-            self._log.info("child_signalled", signal=number.name)
-            self._signal(number)
+        self._log.info("child_signalled", signal=number.name)
+        self._signal(number)
 
     # --- what it says
 
@@ -266,6 +272,8 @@ class Child(Wire):
         self._signal(signal.SIGTERM)
         self._process.wait()
         self._exited = True
+        for reminder in self._reminders:
+            reminder.cancel()
         self._sweep(self._loop.time() + self._settings.stop_grace_s, is_killed=False)
         self._wind_down()
 

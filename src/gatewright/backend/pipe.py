@@ -19,6 +19,7 @@ Whose message is it?
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections import deque
 from typing import Final, Protocol, final
 
@@ -73,8 +74,8 @@ class Bounds(msgspec.Struct, frozen=True):
 class Wire(Protocol):
     """What carries the messages of a `PipeLink`. It calls the link's `feed` and, once, `fail`."""
 
-    def write(self, message: bytes) -> None:
-        """Send one message, which has no line break. Never blocks, never raises: a dead wire drops it."""
+    def write(self, message: bytes) -> bool:
+        """Send one message, which has no line break. Never blocks, never raises; False when it surely went nowhere."""
 
     async def drain(self) -> None:
         """Return as soon as the wire has room for another message, or is dead."""
@@ -143,7 +144,8 @@ class PipeLink(Link):
         self._closing = False
         self.strays = 0
         self.garbage = 0
-        self._carrier = tasks.create_task(self._carry_own(), name=f"notices of {name}")
+        # A context of its own: notices have nothing to do with the call that happened to open the link.
+        self._carrier = tasks.create_task(self._carry_own(), name=f"notices of {name}", context=contextvars.Context())
 
     # --- the contract of Link
 
@@ -159,9 +161,10 @@ class PipeLink(Link):
         if request.id in self._exchanges:
             raise ValueError(f"request id {request.id} is in flight already")
         message = jsonrpc.request(request.id, request.method, request.params)
+        if not self._write(message):
+            raise BackendUnavailable(f"{self._name}: it is going away")
         exchange = _Exchange(sink, request.method == LISTEN)
         self._exchanges[request.id] = exchange
-        self._write(message)
         try:
             return await self._carry(exchange)
         except BaseException:
@@ -177,7 +180,8 @@ class PipeLink(Link):
     async def tell(self, message: bytes) -> None:
         await self._wire.drain()
         self._check_open()
-        self._write(message)
+        if not self._write(message):
+            raise BackendUnavailable(f"{self._name}: it is going away")
 
     @override
     def agree(self, headers: bytes) -> None:
@@ -247,12 +251,12 @@ class PipeLink(Link):
         if self._closing:
             raise BackendUnavailable(f"{self._name}: the link is closing")
 
-    def _write(self, message: bytes) -> None:
+    def _write(self, message: bytes) -> bool:
         # A line break between tokens is lawful JSON but would end the message here; none can stand inside a string.
         # Text-mode readers end a line at a lone CR as well.
         if b"\n" in message or b"\r" in message:
             message = message.replace(b"\n", b" ").replace(b"\r", b" ")
-        self._wire.write(message)
+        return self._wire.write(message)
 
     async def _carry(self, exchange: _Exchange) -> Result | Failure:
         """Hand everything to the exchange's sink, in order, until its outcome is there and nothing precedes it."""

@@ -77,10 +77,12 @@ class Inlet(Wire):
     # --- the gateway's side
 
     @override
-    def write(self, message: bytes) -> None:
-        if not self.is_ending:
-            self._waiting.append(message)
-            self._wake_reader()
+    def write(self, message: bytes) -> bool:
+        if self.is_ending:
+            return False
+        self._waiting.append(message)
+        self._wake_reader()
+        return True
 
     @override
     async def drain(self) -> None:

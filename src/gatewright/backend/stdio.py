@@ -8,6 +8,7 @@ another, unless the last ones died a moment ago: then it refuses at once and say
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import os
 import subprocess
 from collections.abc import Callable, Mapping
@@ -92,7 +93,8 @@ class StdioConnector(Connector):
     async def connect(self, sink: Sink) -> Link:
         self._check_may_start()
         child = self._adopt(self._start(), sink)
-        opening = self._tasks.create_task(child.open(), name=f"pipes of {self._name}")
+        # A context of its own, which its callbacks inherit: a child outlives the call that happened to start it.
+        opening = self._tasks.create_task(child.open(), name=f"pipes of {self._name}", context=contextvars.Context())
         try:
             problem = await asyncio.shield(opening)
         except asyncio.CancelledError:
