@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -16,7 +17,7 @@ from gatewright.secret import MASK
 def cut(data: bytes, places: list[int]) -> list[bytes]:
     """`data` in pieces, cut at the places that lie inside it."""
     edges = [0, *sorted(place for place in set(places) if place < len(data)), len(data)]
-    return [data[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+    return [data[start:end] for start, end in pairwise(edges)]
 
 
 @given(st.binary(max_size=200), st.lists(st.integers(0, 200), max_size=20))
