@@ -41,6 +41,7 @@ from gatewright.policy.authz import Authz
 from gatewright.policy.deadline import Deadline
 from gatewright.policy.dispatch import dispatch
 from gatewright.policy.pipeline import compose
+from gatewright.policy.questions import Questions
 from gatewright.policy.resolve import Resolve
 from gatewright.routing.cursors import Cursors
 from gatewright.routing.fanout import Fanout
@@ -152,6 +153,7 @@ class Gateway:
             [
                 Resolve(router),  # first: what follows judges a target, never a name
                 Authz(),  # gives the permit that dispatch asks for
+                Questions(),  # outside the deadline: people take longer to answer than backends
                 Deadline(),  # last before the backend: the time it bounds is the backend's
             ],
             dispatch,

@@ -7,6 +7,7 @@ server/utilities/caching and the changelog of 2026-07-28.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final, final
 
 import msgspec
@@ -54,8 +55,7 @@ _VERSION: Final = jsonrpc.raw(MODERN_2026_07_28.name)
 def modern_params(params: Params, meta: Params, client: Client, token: int) -> dict[str, object]:
     """`params` as a modern backend takes them: who the client is and what it can be asked, our progress token.
 
-    `meta` are the members of `params._meta`. A handshake client cannot answer an InputRequiredResult, so its
-    capabilities are sent without those to ask.
+    `meta` are the members of `params._meta`.
     """
     carried = dict(meta)
     carried.pop(BAGGAGE_KEY, None)
@@ -64,7 +64,7 @@ def modern_params(params: Params, meta: Params, client: Client, token: int) -> d
             carried.pop(key, None)
         carried[VERSION_KEY] = _VERSION
         carried[INFO_KEY] = _as_raw(client.info)
-        carried[CAPABILITIES_KEY] = Raw(without_asks(client.capabilities))
+        carried[CAPABILITIES_KEY] = across(bytes(client.capabilities))
         if client.log_level is not None:
             carried[LOG_LEVEL_KEY] = jsonrpc.raw(client.log_level)
     elif CAPABILITIES_KEY not in carried:  # a request of our own
@@ -105,6 +105,16 @@ def meta_of(params: Params) -> Params:
 def retokened(notice: Params, token: Raw) -> bytes:
     """The parameters of a progress notification, for the client's own token."""
     return jsonrpc.encode({**notice, PROGRESS_KEY: token})
+
+
+@lru_cache(maxsize=256)
+def across(capabilities: bytes) -> Raw:
+    """Client capabilities as the other era takes them: what can be asked is the same; tasks are not (2026-07-28 has
+    them as an extension). Remembered, because programs are few and calls are many."""
+    held = jsonrpc.members(capabilities)
+    if "tasks" not in held:
+        return Raw(capabilities)
+    return jsonrpc.raw({key: value for key, value in held.items() if key != "tasks"})
 
 
 def without_asks(capabilities: Json) -> bytes:
