@@ -117,8 +117,7 @@ class Gateway:
         admin = AdminListener(
             admin_app(backends, config.backends, lambda: len(sessions), lambda: server.should_exit, VERSION)
         )
-        if admin_sock is not None:
-            background(admin.serve(sockets=[admin_sock]))
+        admin_task = None if admin_sock is None else background(admin.serve(sockets=[admin_sock]))
         for backend in backends.values():
             background(backend.warm_up())
         try:
@@ -127,6 +126,8 @@ class Gateway:
             admin.should_exit = True
             sessions.close()
             await asyncio.gather(*(backend.aclose() for backend in backends.values()))
+            if admin_task is not None:
+                await admin_task
 
     def _build(
         self, tasks: asyncio.TaskGroup, background: Background
