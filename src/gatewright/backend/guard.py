@@ -72,7 +72,7 @@ class Guard:
             return
         try:
             process = subprocess.Popen(  # noqa: S603  a fixed program and a fixed script
-                [_SHELL, "-c", _SCRIPT],
+                [_SHELL, "-c", _SCRIPT, "gatewright-guard"],  # the last is its name in a process list
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
