@@ -11,15 +11,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-import ssl
 from typing import TYPE_CHECKING, Final, final
-from urllib.parse import urlsplit
 
 import structlog
 from msgspec import UNSET
 
+from gatewright.backend.address import Address
 from gatewright.backend.base import Link, Refused, Request, SessionLost, Sink
-from gatewright.backend.channel import HttpChannel, HttpResponse, Origin
+from gatewright.backend.channel import HttpChannel, HttpResponse
 from gatewright.background import Background
 from gatewright.call import Failure, Result
 from gatewright.errors import BackendError, BackendGarbage, ProtocolError
@@ -47,30 +46,17 @@ class HttpConnector:
     is_shared_wire = False
 
     def __init__(self, name: str, settings: BackendSettings, tasks: asyncio.TaskGroup) -> None:
-        assert settings.url is not None
-        parts = urlsplit(settings.url)
-        assert parts.hostname is not None
-        tls = _tls(settings) if parts.scheme == "https" else None
-        port = parts.port or (443 if tls is not None else 80)
-        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        default_port = 443 if tls is not None else 80
-        host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-        authority = host if port == default_port else f"{host}:{port}"
+        address = Address(settings)
         self._name = name
         self.start: Final = Background(tasks)
-        self._channel = HttpChannel(name, Origin(parts.hostname, port, tls), settings)
-        self._streams = HttpChannel(name, Origin(parts.hostname, port, tls), settings)
-        own = "".join(f"{key}: {value.reveal()}\r\n" for key, value in settings.headers.items())
-        common = f"host: {authority}\r\nuser-agent: gatewright\r\naccept-encoding: identity\r\n{own}"
-        post = (
-            f"POST {target} HTTP/1.1\r\n{common}content-type: application/json\r\n"
-            "accept: application/json, text/event-stream\r\n"
-        ).encode("latin-1")
+        self._channel = HttpChannel(name, address.origin, settings)
+        self._streams = HttpChannel(name, address.origin, settings)
+        post = address.head("POST", "content-type: application/json\r\naccept: application/json, text/event-stream\r\n")
         self.post_format: Final = post.replace(b"%", b"%%") + b"%b%bcontent-length: %d\r\n\r\n%b"
         """A whole POST, to be filled with a link's lines, a request's lines, the body's length and the body."""
         self.send: Final = self._channel.send
-        self._get = f"GET {target} HTTP/1.1\r\n{common}accept: text/event-stream\r\n".encode("latin-1")
-        self._delete = f"DELETE {target} HTTP/1.1\r\n{common}".encode("latin-1")
+        self._get = address.head("GET", "accept: text/event-stream\r\n")
+        self._delete = address.head("DELETE")
         self._settings = settings
 
     async def connect(self, sink: Sink) -> Link:
@@ -330,11 +316,3 @@ def _failure_in(body: bytes, request_id: int | None) -> Failure | None:
         return None
     answer = jsonrpc.answer_of(message)
     return answer if isinstance(answer, Failure) else None
-
-
-def _tls(settings: BackendSettings) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=settings.tls_ca)
-    if not settings.tls_verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
