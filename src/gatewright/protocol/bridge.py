@@ -49,6 +49,7 @@ ELICITATION_BEFORE: Final = -32042
 """URL elicitation required, in 2025-11-25."""
 _RESERVED_CODES: Final = range(-32099, -32019)
 _DEFINED: Final = frozenset({-32020, -32021, -32022})
+_MAX_KEPT_BYTES: Final = 4096
 _VERSION: Final = jsonrpc.raw(MODERN_2026_07_28.name)
 
 
@@ -107,10 +108,19 @@ def retokened(notice: Params, token: Raw) -> bytes:
     return jsonrpc.encode({**notice, PROGRESS_KEY: token})
 
 
-@lru_cache(maxsize=256)
 def across(capabilities: bytes) -> Raw:
     """Client capabilities as the other era takes them: what can be asked is the same; tasks are not (2026-07-28 has
-    them as an extension). Remembered, because programs are few and calls are many."""
+    them as an extension). Remembered, because programs are few and calls are many; large ones are not, because
+    strangers write them."""
+    return _across(capabilities) if len(capabilities) <= _MAX_KEPT_BYTES else _without_tasks(capabilities)
+
+
+@lru_cache(maxsize=256)
+def _across(capabilities: bytes) -> Raw:
+    return _without_tasks(capabilities)
+
+
+def _without_tasks(capabilities: bytes) -> Raw:
     held = jsonrpc.members(capabilities)
     if "tasks" not in held:
         return Raw(capabilities)
