@@ -188,7 +188,7 @@ def test_capabilities_without_asks_are_the_others(capabilities: dict[str, Any]) 
 
 @given(st.dictionaries(st.sampled_from(["tasks", "elicitation", "extensions"]) | st.text(), JSON), st.booleans())
 def test_capabilities_cross_the_eras_without_tasks(capabilities: dict[str, Any], is_large: bool) -> None:
-    """What can be asked is the same in both; tasks are an extension in one. Large ones are not remembered, but alike."""
+    """What can be asked is the same in both; tasks are an extension in one. Large ones are not remembered."""
     if is_large:
         capabilities["experimental"] = {"x": "y" * 5_000}
     body = json.dumps(capabilities).encode()
