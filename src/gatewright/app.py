@@ -43,6 +43,7 @@ from gatewright.policy.dispatch import dispatch
 from gatewright.policy.pipeline import compose
 from gatewright.policy.questions import Questions
 from gatewright.policy.resolve import Resolve
+from gatewright.protocol.sealed import KEY_BYTES, Sealer
 from gatewright.routing.cursors import Cursors
 from gatewright.routing.fanout import Fanout
 from gatewright.routing.front import Front
@@ -135,6 +136,7 @@ class Gateway:
         """Everything between the listener and the backends."""
         config = self._config
         listings = Listings(config.routing)
+        sealer = Sealer([secrets.token_bytes(KEY_BYTES)])
         backends: dict[str, McpBackend] = {}
 
         def release(session: str) -> None:
@@ -144,7 +146,7 @@ class Gateway:
         sessions = Sessions(config.sessions, release)
         for name, settings in config.backends.items():
             connector = _connector(name, settings, tasks)
-            backends[name] = McpBackend(name, settings, connector, sessions, background, listings)
+            backends[name] = McpBackend(name, settings, connector, sessions, background, listings, sealer)
         bounds = _slowest(config)
         cursors = Cursors(secrets.token_bytes(32))
         fanout = Fanout(backends, listings, cursors, config.routing, bounds)
@@ -162,7 +164,7 @@ class Gateway:
         keepalive = Keepalive(config.limits.stream_keepalive_s)
         endpoint = Endpoint(
             ModernSide(handle, keepalive),
-            HandshakeSide(handle, sessions, front, keepalive),
+            HandshakeSide(handle, sessions, front, keepalive, config.limits.max_queued_messages),
             router.has_route,
             config.limits.max_json_depth,
         )

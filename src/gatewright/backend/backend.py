@@ -20,9 +20,10 @@ from gatewright.backend.base import Connector, Refused
 from gatewright.backend.feed import Feed, Heard, Wants
 from gatewright.backend.handshake import HandshakeFace, NotThisEra
 from gatewright.backend.modern import GATEWAY_INFO, MODERN_ERRORS, ModernFace, own_client
+from gatewright.backend.parking import Limits, Parking
 from gatewright.call import ANONYMOUS, Call, Caller, Client, Failure, Outcome, Params, Result
 from gatewright.errors import BackendError, BackendUnavailable, ProtocolError
-from gatewright.protocol import addressing, jsonrpc
+from gatewright.protocol import addressing, bridge, jsonrpc, questions
 from gatewright.protocol.modern import SERVER_INFO_KEY
 from gatewright.protocol.revisions import Era
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from gatewright.backend.settings import BackendSettings
     from gatewright.backend.sinks import Changes, Outlets
     from gatewright.background import Background
+    from gatewright.protocol.sealed import Sealer
 
 ANSWERED_HERE: Final = frozenset({"logging/setLevel"})
 """What a modern backend has no method for, because every request carries it."""
@@ -72,6 +74,7 @@ class McpBackend:
         outlets: Outlets,
         background: Background,
         changes: Changes,
+        sealer: Sealer,
     ) -> None:
         self.name = name
         self.bounds = settings
@@ -86,6 +89,8 @@ class McpBackend:
             "handshake": None if forced is None else forced == "handshake",
         }
         self._offer: Offer | None = None
+        bounds = Limits(settings.max_parked, settings.max_parked_per_caller, settings.parked_s)
+        self._parking = Parking(name, sealer, bounds, background)
         self.feed: Final = Feed(name, self, background)
         self._probing = asyncio.Lock()
 
@@ -107,10 +112,21 @@ class McpBackend:
                 return Result(b"{}")
             outcome = await self._modern.call(call, name, params, lines)
         else:
-            outcome = await self._handshake.call(call, params)
+            outcome = await self._handshaken(call, params)
         if call.method == "tools/list" and isinstance(outcome, Result):
             return Result(self.annotations.learn(outcome.value, is_first_page="cursor" not in params))
         return outcome
+
+    async def _handshaken(self, call: Call, params: Params) -> Outcome:
+        """A call in the handshake era. What its backend may ask of a client of the other era parks the call."""
+        client = call.client
+        row = call.row
+        if client.session or row is None or not row.may_ask:
+            return await self._handshake.call(call, params)
+        if questions.STATE_KEY not in params and not bridge.has_asks(bytes(client.capabilities)):
+            return await self._handshake.call(call, params)
+        carried = questions.fresh(params)
+        return await self._parking.carry(call, lambda inner: self._handshake.call(inner, carried))
 
     async def request(self, method: str, params: Params, client: Client, caller: Caller) -> Result | Failure:
         """A request of the gateway's own, as this client would see its answer. Raises BackendError."""
@@ -136,6 +152,11 @@ class McpBackend:
         if self._settings.instructions is not None:
             return Offer(found.capabilities, found.info, self._settings.instructions)
         return found
+
+    @property
+    def parked(self) -> int:
+        """Calls that wait for answers."""
+        return len(self._parking)
 
     @property
     def eras(self) -> list[str]:
@@ -168,6 +189,7 @@ class McpBackend:
 
     async def aclose(self) -> None:
         """Close everything towards the backend."""
+        self._parking.close()
         await self._modern.aclose()
         await self._handshake.aclose()
         await self._connector.aclose()

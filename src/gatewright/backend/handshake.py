@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable
-from hashlib import sha256
 from typing import TYPE_CHECKING, Final, final
 
 import structlog
@@ -87,17 +86,45 @@ class HandshakeFace:
         self._changes = changes
         self._sessions: dict[str, BackendSession] = {}
         self._opening: dict[str, asyncio.Future[BackendSession]] = {}
+        self._leases: dict[str, set[int]] = {}
+        self._leased: dict[str, int] = {}
 
     async def call(self, call: Call, params: Params) -> Outcome:
         """Carry a call out in the client's backend session, opening it if need be. A session the backend forgot is
         opened once more: the call had not run."""
-        session = await self.session(call.client, call.caller)
+        key = self._key(call.client, call.caller)
+        if not self._is_exclusive(call):
+            return await self._call(key, call, params)
+        # Questions on a shared wire do not say which call they belong to: such a call has a session to itself.
+        number = self._lease(key)
+        try:
+            return await self._call(f"{key} #{number}", call, params)
+        finally:
+            self._leases[key].add(number)
+
+    async def _call(self, key: str, call: Call, params: Params) -> Outcome:
+        session = await self._session(key, call.client)
         try:
             return self._outcome(await self._exchange(session, call, params))
         except SessionLost:
             self._drop(session)
-            session = await self.session(call.client, call.caller)
+            session = await self._session(key, call.client)
             return self._outcome(await self._exchange(session, call, params))
+
+    def _is_exclusive(self, call: Call) -> bool:
+        """Whether the call may be asked something, in a session that others use too, over a wire that cannot tell."""
+        is_pooled = not call.client.session and not self._is_stateless
+        return is_pooled and self._connector.is_shared_wire and bridge.has_asks(bytes(call.client.capabilities))
+
+    def _lease(self, key: str) -> int:
+        """The lowest number of a session that no call holds."""
+        free = self._leases.setdefault(key, set())
+        if free:
+            number = min(free)
+            free.discard(number)
+            return number
+        self._leased[key] = number = self._leased.get(key, 0) + 1
+        return number
 
     async def request(self, method: str, params: Params, client: Client, caller: Caller) -> Result | Failure:
         """A request of the gateway's own, in the session this client's calls would use. Raises BackendError."""
@@ -109,7 +136,9 @@ class HandshakeFace:
 
     async def session(self, client: Client, caller: Caller) -> BackendSession:
         """The backend session for a client: the open one, or a new one, opened once however many calls wait for it."""
-        key = self._key(client, caller)
+        return await self._session(self._key(client, caller), client)
+
+    async def _session(self, key: str, client: Client) -> BackendSession:
         session = self._sessions.get(key)
         if session is not None:
             if session.link.is_open:
@@ -172,8 +201,7 @@ class HandshakeFace:
             return "all"
         if client.session:
             return f"session {client.session}"
-        digest = sha256(bridge.without_asks(client.capabilities)).hexdigest()
-        return f"pool {caller.subject} {digest}"
+        return f"pool {bridge.fingerprint(bytes(client.capabilities))} {caller.subject}"
 
     async def _open(self, key: str, client: Client, opened: asyncio.Future[BackendSession]) -> None:
         """Open a session and tell everybody who waits. Runs on its own, so that one waiter's cancel harms no other."""
@@ -201,7 +229,11 @@ class HandshakeFace:
         sink.link = link
         try:
             offered = client.revision if has_own else handshake.OFFERED
-            capabilities: Json = client.capabilities if has_own else bridge.without_asks(client.capabilities)
+            capabilities: Json = client.capabilities
+            if self._is_stateless:
+                capabilities = bridge.without_asks(capabilities)
+            elif not has_own:
+                capabilities = bridge.across(bytes(capabilities))
             params = jsonrpc.members(jsonrpc.encode(handshake.initialize_params(offered, client.info, capabilities)))
             answer = await link.exchange(
                 Request(1, "initialize", params, b"mcp-method: initialize\r\n", is_cancellable=False), sink

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from gatewright.background import Background
     from gatewright.protocol.sealed import Sealer
 
+ANEW: Final = ""
+"""In a state: no call is parked, the retry makes it anew."""
 SWEEP_S: Final = 1.0
 """How often expired calls are looked for."""
 log = structlog.get_logger("gatewright.parking")
@@ -144,7 +146,7 @@ class Parking:
         """Carry a call out, or go on with the one that its state names. Raises InvalidParams for a state that is not
         good here, Overloaded when too many calls are parked."""
         state = questions.state_in(call.params)
-        parked = self._begin(call, carry) if state is None else self._resumed(call, state)
+        parked = self._begin(call, carry) if state is None else self._resumed(call, state, carry)
         parked.current = call
         try:
             asked = await parked.next()
@@ -159,6 +161,8 @@ class Parking:
         outcome = parked.outcome
         if isinstance(outcome, GatewayError):
             raise outcome
+        if isinstance(outcome, Failure) and outcome.code == questions.URL_REQUIRED:
+            return self._opened_first(call, outcome)
         assert outcome is not None
         return outcome
 
@@ -186,23 +190,34 @@ class Parking:
         except GatewayError as error:
             parked.finish(error)
 
+    def _opened_first(self, call: Call, failure: Failure) -> Outcome:
+        """An error that says which URLs the user must open before the call can be made: asked, and made anew after."""
+        asked = questions.url_questions(failure.data)
+        if not asked or not all(questions.is_askable(call.client.capabilities, one) for one in asked.values()):
+            return failure
+        return InputRequired(questions.required(asked, self._seal(call, ANEW, 0)))
+
+    def _seal(self, call: Call, parked: str, turn: int) -> str:
+        state = _State(parked, turn, time.time() + self._limits.expires_s)
+        return self._sealer.seal(_write_state(state), self._context(call), secrets.token_bytes(12))
+
     def _ask(self, parked: Parked, call: Call, asked: dict[str, Question]) -> InputRequired:
         parked.turn += 1
         loop = asyncio.get_running_loop()
         parked.expires_at = loop.time() + self._limits.expires_s
         if self._timer is None:
             self._timer = loop.call_later(SWEEP_S, self._sweep, loop)
-        state = _State(parked.id, parked.turn, time.time() + self._limits.expires_s)
-        text = self._sealer.seal(_write_state(state), self._context(call), secrets.token_bytes(12))
-        return InputRequired(questions.required(asked, text))
+        return InputRequired(questions.required(asked, self._seal(call, parked.id, parked.turn)))
 
-    def _resumed(self, call: Call, text: str) -> Parked:
+    def _resumed(self, call: Call, text: str, carry: Carry) -> Parked:
         try:
             state = _read_state(self._sealer.open(text, self._context(call)))
         except (ProtocolError, msgspec.DecodeError) as error:
             raise InvalidParams(f"params.requestState: {error}") from error
         if state.expires_at < time.time():
             raise InvalidParams("params.requestState has expired: make the call again without it")
+        if state.parked == ANEW:
+            return self._begin(call, carry)
         parked = self._parked.get(state.parked)
         if parked is None or parked.call.caller != call.caller:
             raise InvalidParams("params.requestState: the call it belongs to has ended; make it again without it")

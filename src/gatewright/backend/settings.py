@@ -109,6 +109,12 @@ class BackendSettings:
     """The pause never grows beyond this: a repaired child is back within half a minute."""
     max_children: Annotated[int, Ge(1), Le(4_096)] = 64
     """Children at once when the backend is not stateless and every caller needs one."""
+    max_parked: Annotated[int, Ge(1), Le(1_000_000)] = 10_000
+    """Calls that wait for a modern client's answers, its backend being of the handshake era: each holds a stream."""
+    max_parked_per_caller: Annotated[int, Ge(1), Le(1_000_000)] = 1_000
+    """Of these, how many of one caller."""
+    parked_s: Seconds = 300.0
+    """How long such a call waits for its answers; then the backend is told that it is cancelled."""
 
     def __post_init__(self) -> None:
         given = [key for key in ("url", "command", "python") if getattr(self, key)]

@@ -8,6 +8,7 @@ server/utilities/caching and the changelog of 2026-07-28.
 from __future__ import annotations
 
 from functools import lru_cache
+from hashlib import sha256
 from typing import Final, final
 
 import msgspec
@@ -27,6 +28,7 @@ from gatewright.protocol.modern import (
 )
 from gatewright.protocol.revisions import MODERN_2026_07_28, Revision
 
+ASKS_CAPABILITIES: Final = frozenset(ASKS.values())
 BAGGAGE_KEY: Final = "baggage"
 """W3C baggage is the caller's, not the backend's: it is not forwarded (THREATS I-12, S-37)."""
 
@@ -125,6 +127,18 @@ def _without_tasks(capabilities: bytes) -> Raw:
     if "tasks" not in held:
         return Raw(capabilities)
     return jsonrpc.raw({key: value for key, value in held.items() if key != "tasks"})
+
+
+@lru_cache(maxsize=256)
+def fingerprint(capabilities: bytes) -> str:
+    """A short name for a set of client capabilities: equal sets, spelled alike, have equal names."""
+    return sha256(across(capabilities)).hexdigest()
+
+
+@lru_cache(maxsize=256)
+def has_asks(capabilities: bytes) -> bool:
+    """Whether a client with these capabilities can be asked anything."""
+    return not ASKS_CAPABILITIES.isdisjoint(jsonrpc.members(capabilities))
 
 
 def without_asks(capabilities: Json) -> bytes:
