@@ -1,135 +1,44 @@
 """The pooled HTTP/1.1 channel to one origin, over httptools: the wire below the HTTP link.
 
 A connection carries one exchange at a time. One whose exchange was cancelled or broke half-way is closed, never
-reused, so that an answer can never meet another's question. Redirects are answers, not followed. A request is sent
-again only when the caller says that this is safe, the connection had been used before, and not a byte of an answer
-had come. Never parses JSON or SSE. Bounds are the backend's settings. Source: RFC 9112.
+reused, and so is one that says something unasked: an answer can never meet another's question. Redirects are answers,
+not followed. A request is sent again only when the caller says that this is safe, the connection had been used before,
+and not a byte of an answer had come. Never parses JSON or events. Bounds are the backend's settings. Source: RFC 9112.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ssl
+import contextlib
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, cast, final
 
 import httptools
-import msgspec
 from typing_extensions import override
 
+from gatewright.backend.heads import KnownHead
+from gatewright.backend.origin import Origin as Origin
+from gatewright.backend.response import HttpResponse, HttpStream, is_event_stream
 from gatewright.errors import BackendGarbage, BackendUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from gatewright.backend.settings import BackendSettings
 
-PAUSE_BYTES: Final = 256 * 1024
-"""A stream whose reader is this far behind is not read from the socket any more: back-pressure, not memory."""
 MAX_HEADERS: Final = 128
-"""Header fields in one answer; llhttp bounds their bytes no further."""
+"""Header fields in one answer."""
+MAX_HEAD_BYTES: Final = 64 * 1024
+"""What one answer may hold besides its body: head, informational heads before it, chunk extensions, trailers."""
 DRAIN_S: Final = 2.0
 """How long a stream that already gave its answer may take to end before its connection is dropped."""
-
-
-@final
-class Origin(msgspec.Struct, frozen=True):
-    """Where the connections go. `tls` is None for plain http."""
-
-    host: str
-    port: int
-    tls: ssl.SSLContext | None = None
-
-
-@final
-class HttpResponse:
-    """One response: `body` once whole, or a stream to `read` when `is_stream`."""
-
-    __slots__ = (
-        "_chunks",
-        "_connection",
-        "_error",
-        "_is_whole",
-        "_queued_bytes",
-        "_waiter",
-        "body",
-        "headers",
-        "is_stream",
-        "status",
-    )
-
-    def __init__(self, connection: HttpConnection) -> None:
-        self._connection: HttpConnection | None = connection
-        self.status = 0
-        self.headers: dict[bytes, bytes] = {}
-        self.is_stream = False
-        """It is an event stream: it is handed over at its head, and read piece by piece."""
-        self.body = b""
-        self._chunks: deque[bytes] = deque()
-        self._queued_bytes = 0
-        self._waiter: asyncio.Future[None] | None = None
-        self._is_whole = False
-        self._error: BackendGarbage | None = None
-
-    async def read(self) -> bytes:
-        """The next piece of the stream, empty at its end. Raises BackendGarbage when the connection died in it."""
-        while not self._chunks:
-            if self._error is not None:
-                raise self._error
-            if self._is_whole:
-                return b""
-            connection = self._connection
-            if connection is not None:
-                connection.resume_reading()
-            self._waiter = asyncio.get_running_loop().create_future()
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
-        piece = self._chunks.popleft() if len(self._chunks) == 1 else b"".join(self._chunks)
-        self._chunks.clear()
-        self._queued_bytes = 0
-        return piece
-
-    def finish(self) -> None:
-        """Nothing more of the stream is wanted: its connection is kept if it ends soon, else closed."""
-        connection = self._connection
-        if connection is not None and not self._is_whole:
-            connection.drain_or_close()
-
-    def abort(self) -> None:
-        """Close the connection now: for a peer that takes the close as a cancel (2026-07-28), and for broken ones."""
-        connection = self._connection
-        if connection is not None and not self._is_whole:
-            connection.close()
-
-    def push(self, piece: bytes) -> bool:
-        """Take a piece from the socket. Returns whether the reader is too far behind."""
-        self._chunks.append(piece)
-        self._queued_bytes += len(piece)
-        self._wake()
-        return self._queued_bytes > PAUSE_BYTES
-
-    def complete(self) -> None:
-        """The message is whole; the connection is somebody else's from here on."""
-        self._is_whole = True
-        self._connection = None
-        self._wake()
-
-    def fail(self, error: BackendGarbage) -> None:
-        """The connection died in the stream."""
-        self._error = error
-        self._connection = None
-        self._wake()
-
-    def _wake(self) -> None:
-        waiter = self._waiter
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
-
-
-class _Unsent(Exception):
-    """The connection was gone before anything was sent."""
+CLOSE_S: Final = 1.0
+"""How long closing waits for the loop to take note of aborted connections."""
+LARGE_BYTES: Final = 64 * 1024
+"""A request that may still be on its way out when its answer comes; a smaller one fits into any socket's buffer."""
+SWEEPS: Final = 4
+"""Looks at the idle connections in one `keep_alive_s`: a timer for all, none per connection."""
+NOT_SENT: Final = "nothing was sent"
+"""The argument of a CancelledError that ended a request before a byte of it was written."""
 
 
 class _Lost(Exception):
@@ -140,37 +49,54 @@ class _Lost(Exception):
         self.is_safe = is_safe
 
 
+class _Refused(Exception):
+    """Raised in a callback to stop the parser: what it read is HTTP, but not what may stand here."""
+
+
 @final
 class HttpConnection(asyncio.Protocol):
     """One connection: framing in, bytes out. Owned by its channel."""
 
     __slots__ = (
-        "_body", "_body_bytes", "_channel", "_drain_timer", "_is_draining", "_is_paused", "_is_reused", "_parser",
-        "_response", "_waiter", "idle_since", "transport",
+        "_body", "_body_bytes", "_channel", "_drain_timer", "_headers", "_is_aborted", "_is_draining", "_is_large",
+        "_is_paused", "_is_reused", "_known", "_max_bytes", "_other_bytes", "_parser", "_status", "_stream", "_waiter",
+        "_whole", "idle_tick", "is_usable", "transport",
     )  # fmt: skip
 
     def __init__(self, channel: HttpChannel) -> None:
         self._channel = channel
+        self._known = channel.known
+        self._max_bytes = channel.max_response_bytes
         self._parser = httptools.HttpResponseParser(self)
         self.transport: asyncio.Transport | None = None
         self._waiter: asyncio.Future[HttpResponse] | None = None
-        self._response: HttpResponse | None = None
+        self._headers: dict[bytes, bytes] | None = None
+        """Those of the message being read; None between messages."""
+        self._status = 0
+        """That of the message being read, once its head is whole and it is not informational."""
         self._body: list[bytes] = []
         self._body_bytes = 0
+        self._other_bytes = 0
+        self._stream: HttpStream | None = None
+        self._whole: HttpResponse | None = None
+        """The answer that just came whole, whose head may be learnt."""
         self._is_reused = False
+        self._is_large = False
         self._is_paused = False
         self._is_draining = False
+        self._is_aborted = False
         self._drain_timer: asyncio.TimerHandle | None = None
-        self.idle_since = 0.0
+        self.is_usable = False
+        """Whether a request may be sent on it."""
+        self.idle_tick = 0
+        """The channel's tick when it became idle."""
 
     def ask(self, payload: bytes) -> asyncio.Future[HttpResponse]:
-        """Send one request. The future is its response (a stream: its head); give it to `left` if it is not awaited
-        to its end. Raises _Unsent."""
-        transport = self.transport
-        if transport is None or transport.is_closing():
-            raise _Unsent
+        """Send one request on a usable connection. The future is its response (a stream: its head); give it to `left`
+        if it is not awaited to its end."""
         self._waiter = waiter = self._channel.loop.create_future()
-        transport.write(payload)
+        self._is_large = len(payload) > LARGE_BYTES
+        self.transport.write(payload)  # type: ignore[union-attr]  # usable: it has one
         return waiter
 
     def left(self, waiter: asyncio.Future[HttpResponse]) -> None:
@@ -180,20 +106,14 @@ class HttpConnection(asyncio.Protocol):
             self.close()
         elif waiter.done() and not waiter.cancelled() and waiter.exception() is None:
             # Answered in the same turn: the connection may be another's by now, unless a stream is still on it.
-            waiter.result().abort()
-
-    @property
-    def is_fresh(self) -> bool:
-        """Whether it has carried nothing yet."""
-        return not self._is_reused
-
-    @property
-    def is_usable(self) -> bool:
-        """Whether a request may be sent on it."""
-        return self.transport is not None and not self.transport.is_closing()
+            stream = waiter.result().stream
+            if stream is not None:
+                stream.abort()
 
     def close(self) -> None:
         """Drop it, without waiting for buffered bytes."""
+        self.is_usable = False
+        self._is_aborted = True
         if self.transport is not None:
             self.transport.abort()
 
@@ -205,104 +125,156 @@ class HttpConnection(asyncio.Protocol):
 
     def drain_or_close(self) -> None:
         """Discard the rest of a stream; if it does not end within DRAIN_S the connection closes."""
-        self._is_draining = True
-        self.resume_reading()
-        self._drain_timer = self._channel.loop.call_later(DRAIN_S, self.close)
+        if not self._is_draining:
+            self._is_draining = True
+            self.resume_reading()
+            self._drain_timer = self._channel.loop.call_later(DRAIN_S, self.close)
 
     # asyncio.Protocol
 
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but its base class
+        self.is_usable = True
+
+    @override
+    def eof_received(self) -> None:
+        self.is_usable = False
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
         self.transport = None
+        self.is_usable = False
         if self._drain_timer is not None:
             self._drain_timer.cancel()
-        waiter, response = self._waiter, self._response
-        if response is not None and self._ended_by_close(response):
-            pass
-        elif waiter is not None and not waiter.done():
-            has_begun = response is not None
+        has_begun = self._headers is not None
+        if exc is None and self._is_ended_by_close():
+            self._complete()
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
             waiter.set_exception(_Lost(is_safe=self._is_reused and not has_begun))
-        elif response is not None:
-            response.fail(BackendGarbage("the backend closed the connection in the middle of its answer"))
+        if self._stream is not None:
+            self._stream.fail(BackendGarbage("the backend closed the connection in the middle of its answer"))
+            self._stream = None
         self._channel.forget(self)
 
-    def _ended_by_close(self, response: HttpResponse) -> bool:
-        """A response without a length ends where the connection does (RFC 9112, 6.3): that is not a failure."""
-        if not response.status or b"content-length" in response.headers or b"transfer-encoding" in response.headers:
+    def _is_ended_by_close(self) -> bool:
+        """A response without a length ends where the peer closes (RFC 9112, 6.3): that is not a failure."""
+        headers = self._headers
+        if headers is None or not self._status or self._is_aborted:
             return False
-        self.on_message_complete()
-        return True
+        return b"content-length" not in headers and b"transfer-encoding" not in headers
 
     @override
     def data_received(self, data: bytes) -> None:
+        is_first = self._headers is None
+        if is_first:
+            waiter = self._waiter
+            if waiter is None:
+                self.close()  # an answer nobody asked for
+                return
+            at = self._known.body_at(data, self._max_bytes)
+            if at:
+                self._waiter = None
+                if not waiter.done():
+                    waiter.set_result(HttpResponse(200, self._known.headers, data[at:]))
+                self._free()
+                return
+        self._parse(data)
+        whole = self._whole
+        if whole is not None:
+            self._whole = None
+            if is_first and self.is_usable:
+                self._known.learn(data, len(whole.body), whole.headers)
+
+    def _parse(self, data: bytes) -> None:
+        body_bytes = self._body_bytes
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserError as error:
+        except httptools.HttpParserCallbackError as error:
+            if not isinstance(error.__context__, _Refused):
+                raise
+            self._break(str(error.__context__))
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._break(f"the backend's answer is not HTTP: {error}")
+        if self._headers is not None and self._body_bytes == body_bytes:
+            self._other_bytes += len(data)
+            if self._other_bytes > MAX_HEAD_BYTES:
+                self._break(f"the backend's answer has more than {MAX_HEAD_BYTES} bytes around its body")
 
     # httptools callbacks
 
     def on_message_begin(self) -> None:
-        if self._waiter is None and not self._is_draining:
-            self.close()  # an answer nobody asked for
-        self._response = HttpResponse(self)
+        if self._waiter is None:
+            raise _Refused("the backend answered what nobody had asked")
+        self._headers = {}
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        response = self._response
-        if response is not None:
-            response.headers[name.lower()] = value
-            if len(response.headers) > MAX_HEADERS:
-                self._break("the backend's answer has too many headers")
+        headers = self._headers
+        if headers is None or self._status:  # a trailer: nothing here wants one
+            return
+        headers[name.lower()] = value
+        if len(headers) > MAX_HEADERS:
+            raise _Refused("the backend's answer has too many headers")
 
     def on_headers_complete(self) -> None:
-        response = self._response
-        if response is None:
+        headers = self._headers
+        assert headers is not None
+        status = self._parser.get_status_code()
+        if status < 200:
+            if status == 101 or status < 100:  # an upgrade was not asked for; below 100 there is nothing
+                raise _Refused(f"the backend answered HTTP status {status}")
             return
-        response.status = self._parser.get_status_code()
-        if response.status < 200:
-            return
-        response.is_stream = response.headers.get(b"content-type", b"").startswith(b"text/event-stream")
-        if response.is_stream:
-            self._hand_over(response)
+        coding = headers.get(b"content-encoding")
+        if coding is not None and coding.strip().lower() not in (b"identity", b""):
+            raise _Refused("the backend compressed its answer, which it was asked not to do")
+        self._status = status
+        if is_event_stream(headers.get(b"content-type", b"")):
+            self._stream = HttpStream(self)
+            self._hand_over(HttpResponse(status, headers, b"", self._stream))
 
     def on_body(self, data: bytes) -> None:
-        response = self._response
-        if response is None or self._is_draining:
-            return
-        if response.is_stream:
-            if response.push(data) and not self._is_paused and self.transport is not None:
-                self._is_paused = True
-                self.transport.pause_reading()
-            return
-        self._body.append(data)
         self._body_bytes += len(data)
-        if self._body_bytes > self._channel.max_response_bytes:
-            self._break(f"the backend's answer is longer than {self._channel.max_response_bytes} bytes")
+        stream = self._stream
+        if stream is None:
+            if self._body_bytes > self._max_bytes:
+                raise _Refused(f"the backend's answer is longer than {self._max_bytes} bytes")
+            self._body.append(data)
+        elif not self._is_draining and stream.push(data) and not self._is_paused and self.transport is not None:
+            self._is_paused = True
+            self.transport.pause_reading()
 
     def on_message_complete(self) -> None:
-        response = self._response
-        if response is None or response.status < 200:
-            return
-        self._response = None
-        if not response.is_stream:
-            body = self._body
-            response.body = body[0] if len(body) == 1 else b"".join(body)
-            self._body = []
-            self._body_bytes = 0
+        if self._status:  # else an informational head: the answer is still to come
+            self._complete()
+
+    # the end of an exchange
+
+    def _complete(self) -> None:
+        """The message is whole."""
+        headers, status, stream = self._headers, self._status, self._stream
+        assert headers is not None
+        self._headers = None
+        self._status = 0
+        self._body_bytes = 0
+        self._other_bytes = 0
+        is_kept = self._parser.should_keep_alive()
+        if stream is None:
+            body, self._body = self._body, []
+            response = HttpResponse(status, headers, body[0] if len(body) == 1 else b"".join(body))
+            if is_kept and status == 200:
+                self._whole = response
             self._hand_over(response)
-        response.complete()
+        else:
+            self._stream = None
+            stream.complete()
         if self._drain_timer is not None:
             self._drain_timer.cancel()
             self._drain_timer = None
         self._is_draining = False
-        self._is_reused = True
-        if self._parser.should_keep_alive() and self.is_usable:
+        if is_kept:
             self.resume_reading()
-            self._channel.release(self)
+            self._free()
         else:
             self.close()
 
@@ -311,13 +283,26 @@ class HttpConnection(asyncio.Protocol):
         waiter, self._waiter = self._waiter, None
         if waiter is not None and not waiter.done():
             waiter.set_result(response)
+        elif response.stream is not None:
+            self.close()  # cancelled in this very turn: nobody will read it
+
+    def _free(self) -> None:
+        """The exchange is over: the connection may carry another, unless its request is not even out yet."""
+        self._is_reused = True
+        transport = self.transport
+        if self._is_large and transport is not None and transport.get_write_buffer_size():
+            self.close()
+        if self.is_usable:
+            self._channel.release(self)
 
     def _break(self, why: str) -> None:
-        waiter, response, self._response = self._waiter, self._response, None
+        self._headers = None
+        waiter, self._waiter = self._waiter, None
+        stream, self._stream = self._stream, None
         if waiter is not None and not waiter.done():
             waiter.set_exception(BackendGarbage(why))
-        elif response is not None:
-            response.fail(BackendGarbage(why))
+        if stream is not None:
+            stream.fail(BackendGarbage(why))
         self.close()
 
 
@@ -325,143 +310,168 @@ class HttpConnection(asyncio.Protocol):
 class HttpChannel:
     """A pool of connections to one origin. Callers wait in order when all are busy; their own deadline bounds that."""
 
-    def __init__(self, name: str, origin: Origin, settings: BackendSettings) -> None:
+    def __init__(
+        self, name: str, origin: Origin, settings: BackendSettings, max_connections: int | None = None
+    ) -> None:
         self._name = name
         self._origin = origin
-        self._settings = settings
-        self.max_response_bytes = settings.max_response_bytes
-        self._idle: list[HttpConnection] = []
+        self._connect_timeout_s = settings.connect_timeout_s
+        self._max_connections = max_connections or settings.max_connections
+        self._max_idle = settings.max_idle_connections
+        self._sweep_s = settings.keep_alive_s / SWEEPS
+        self.max_response_bytes: Final = settings.max_response_bytes
+        self.known: Final = KnownHead()
+        self.loop: Final = asyncio.get_running_loop()
         self._open: set[HttpConnection] = set()
-        self._connecting = 0
+        self._idle: list[HttpConnection] = []
+        self._slots = 0
+        """Connections that are open, being opened, or promised to somebody who waits."""
         self._waiting: deque[asyncio.Future[HttpConnection | None]] = deque()
-        self._loop: asyncio.AbstractEventLoop | None = None
+        """Each is handed a connection, or None: the right to open one."""
+        self._tick = 0
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._emptied: asyncio.Event = asyncio.Event()
         self._is_closed = False
 
     @property
-    def loop(self) -> asyncio.AbstractEventLoop:
-        """The loop it runs on."""
-        if self._loop is None:
-            self._loop = asyncio.get_running_loop()
-        return self._loop
+    def connections(self) -> tuple[int, int]:
+        """How many there are (open, being opened or promised), and how many of them are idle."""
+        return self._slots, len(self._idle)
 
     async def send(self, payload: bytes, is_retry_safe: bool = False) -> HttpResponse:
         """Send one request (head and body) and await the response.
 
-        Raises BackendUnavailable when it surely was not carried out, BackendGarbage when it may have been.
+        Raises BackendUnavailable when it surely was not carried out, BackendGarbage when it may have been; a
+        CancelledError says NOT_SENT when nothing was written.
         """
+        idle = self._idle
         while True:
-            connection = self._take() or await self._acquire()
-            waiter: asyncio.Future[HttpResponse] | None = None
+            connection = idle.pop() if idle else None
+            if connection is None:
+                try:
+                    connection = await self._acquire()
+                except asyncio.CancelledError:
+                    raise asyncio.CancelledError(NOT_SENT) from None
+            elif not connection.is_usable:
+                continue
+            waiter = connection.ask(payload)
             try:
-                waiter = connection.ask(payload)
                 return await waiter
             except _Lost as lost:
                 if not (lost.is_safe and is_retry_safe):
                     raise BackendGarbage(f"{self._name} closed the connection without an answer") from None
-            except _Unsent:
-                if connection.is_fresh:
-                    raise BackendUnavailable(f"{self._name} closed a new connection at once") from None
             except asyncio.CancelledError:
-                if waiter is not None:
-                    connection.left(waiter)
+                connection.left(waiter)
                 raise
 
     def release(self, connection: HttpConnection) -> None:
-        """An exchange is over and its connection may carry another."""
+        """An exchange is over and its usable connection may carry another."""
         waiting = self._waiting
         while waiting:
             waiter = waiting.popleft()
             if not waiter.done():
                 waiter.set_result(connection)
                 return
-        now = self.loop.time()
         idle = self._idle
-        if len(idle) >= self._settings.max_idle_connections:
+        if len(idle) >= self._max_idle:
             connection.close()
             return
-        connection.idle_since = now
+        connection.idle_tick = self._tick
         idle.append(connection)
-        oldest = idle[0]
-        if now - oldest.idle_since > self._settings.keep_alive_s:
-            del idle[0]
-            oldest.close()
+        if self._sweeper is None:
+            self._sweeper = self.loop.call_later(self._sweep_s, self._sweep)
 
     def forget(self, connection: HttpConnection) -> None:
         """A connection closed. Somebody who waits for one may open another."""
-        self._open.discard(connection)
+        if connection not in self._open:
+            return  # it never got as far as to be used
+        self._open.remove(connection)
         if connection in self._idle:
             self._idle.remove(connection)
+        self._yield_slot()
+        if not self._open:
+            self._emptied.set()
+
+    async def aclose(self) -> None:
+        """Close every connection; whoever waits is told that the backend is unavailable."""
+        self._is_closed = True
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        self._idle.clear()
+        while self._waiting:
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_exception(BackendUnavailable(f"{self._name} is being closed"))
+        for connection in list(self._open):
+            connection.close()
+        if self._open:
+            self._emptied.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_S):
+                    await self._emptied.wait()
+
+    def _sweep(self) -> None:
+        """Close what has been idle for `keep_alive_s`, or will have been before the next look."""
+        self._tick += 1
+        idle = self._idle
+        expired = [connection for connection in idle if self._tick - connection.idle_tick >= SWEEPS]
+        idle[:] = [connection for connection in idle if self._tick - connection.idle_tick < SWEEPS]
+        for connection in expired:
+            connection.close()
+        self._sweeper = self.loop.call_later(self._sweep_s, self._sweep) if idle else None
+
+    async def _acquire(self) -> HttpConnection:
+        """A connection that nobody uses: a new one, or the next that is free."""
+        queue: Callable[[asyncio.Future[HttpConnection | None]], None] = self._waiting.append
+        while True:
+            if self._is_closed:
+                raise BackendUnavailable(f"{self._name} is being closed")
+            if self._slots < self._max_connections:
+                self._slots += 1
+                return await self._connect()
+            waiter: asyncio.Future[HttpConnection | None] = self.loop.create_future()
+            queue(waiter)
+            try:
+                handed = await waiter
+            except asyncio.CancelledError:
+                self._give_back(waiter)
+                raise
+            if handed is None:
+                return await self._connect()
+            if handed.is_usable:
+                return handed
+            queue = self._waiting.appendleft  # it closed in the turn it was handed over: first in line again
+
+    def _give_back(self, waiter: asyncio.Future[HttpConnection | None]) -> None:
+        """Whoever waited was cancelled: what it was handed meanwhile goes to the next."""
+        if not waiter.done() or waiter.cancelled():
+            with contextlib.suppress(ValueError):
+                self._waiting.remove(waiter)
+        elif waiter.exception() is None:
+            handed = waiter.result()
+            if handed is None:
+                self._yield_slot()
+            elif handed.is_usable:
+                self.release(handed)
+
+    def _yield_slot(self) -> None:
+        """One connection fewer: the first in line may open another."""
         while self._waiting:
             waiter = self._waiting.popleft()
             if not waiter.done():
                 waiter.set_result(None)
                 return
-
-    async def aclose(self) -> None:
-        """Close every connection; whoever waits is told that the backend is unavailable."""
-        self._is_closed = True
-        for connection in list(self._open):
-            connection.close()
-        while self._waiting:
-            waiter = self._waiting.popleft()
-            if not waiter.done():
-                waiter.set_exception(BackendUnavailable(f"{self._name} is being closed"))
-
-    def _take(self) -> HttpConnection | None:
-        """An idle connection that is still good, the most recently used first."""
-        idle = self._idle
-        while idle:
-            connection = idle.pop()
-            if connection.is_usable:
-                return connection
-        return None
-
-    async def _acquire(self) -> HttpConnection:
-        while True:
-            if self._is_closed:
-                raise BackendUnavailable(f"{self._name} is being closed")
-            if len(self._open) + self._connecting < self._settings.max_connections:
-                return await self._connect()
-            waiter: asyncio.Future[HttpConnection | None] = self.loop.create_future()
-            self._waiting.append(waiter)
-            try:
-                connection = await waiter
-            except BaseException:
-                if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
-                    handed = waiter.result()
-                    if handed is not None:
-                        self.release(handed)
-                raise
-            if connection is not None and connection.is_usable:
-                return connection
+        self._slots -= 1
 
     async def _connect(self) -> HttpConnection:
-        origin = self._origin
-        self._connecting += 1
+        """A new connection in a slot that is taken already."""
         try:
-            async with asyncio.timeout(self._settings.connect_timeout_s):
-                _, connection = await self.loop.create_connection(
-                    self._factory(),
-                    origin.host,
-                    origin.port,
-                    ssl=origin.tls,
-                    server_hostname=origin.host if origin.tls is not None else None,
-                )
-        except TimeoutError:
-            raise BackendUnavailable(
-                f"{self._name} did not accept a connection within {self._settings.connect_timeout_s:g} s"
-            ) from None
-        except (OSError, ssl.SSLError) as error:
-            raise BackendUnavailable(f"{self._name} cannot be reached: {_reason(error)}") from error
-        finally:
-            self._connecting -= 1
+            connection = await self._origin.open(self._name, lambda: HttpConnection(self), self._connect_timeout_s)
+            if self._is_closed or not connection.is_usable:
+                connection.close()
+                raise BackendUnavailable(f"{self._name} closed a new connection at once")
+        except BaseException:
+            self._yield_slot()
+            raise
         self._open.add(connection)
         return connection
-
-    def _factory(self) -> Callable[[], HttpConnection]:
-        return lambda: HttpConnection(self)
-
-
-def _reason(error: OSError) -> str:
-    """What went wrong, without addresses of ours."""
-    return error.strerror or type(error).__name__

@@ -18,7 +18,8 @@ from msgspec import UNSET
 
 from gatewright.backend.address import Address
 from gatewright.backend.base import Link, Refused, Request, SessionLost, Sink
-from gatewright.backend.channel import HttpChannel, HttpResponse
+from gatewright.backend.channel import HttpChannel
+from gatewright.backend.response import HttpResponse
 from gatewright.background import Background
 from gatewright.call import Failure, Result
 from gatewright.errors import BackendError, BackendGarbage, ProtocolError
