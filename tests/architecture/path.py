@@ -1,7 +1,8 @@
 """The request path as docs/architecture.md tells it: a table of steps, each with its place in the source.
 
 A row has a number, one or more places (`module:qualname`; after the first, what stands there in the other era or over
-another transport), one or more calls by which they hand over, and what is done there.
+another transport; a module alone is one that the step runs through), one or more calls by which they hand over, and
+what is done there.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing_extensions import override
 from architecture.modules import Module, functions
 
 ROW = re.compile(r"^\| (\d+) \| (.*?) \| (.*?) \| .* \|$")
+HELPER = re.compile(r"`([\w.]+)`")
 CALL = re.compile(r"`([\w.]+)\(")
 PLACE = re.compile(r"`([\w.]+):([\w.]+)`")
 
@@ -54,6 +56,8 @@ class Step:
 
     number: int
     places: tuple[Place, ...]
+    helpers: tuple[str, ...]
+    """Other modules that the step runs through."""
     calls: frozenset[str]
     """What is called to hand over, as the source writes it, without the arguments."""
 
@@ -65,5 +69,5 @@ def documented(path: Path) -> list[Step]:
         row = ROW.match(line)
         places = tuple(Place(*found) for found in PLACE.findall(row[2])) if row is not None else ()
         if row is not None and places:
-            steps.append(Step(int(row[1]), places, frozenset(CALL.findall(row[3]))))
+            steps.append(Step(int(row[1]), places, tuple(HELPER.findall(row[2])), frozenset(CALL.findall(row[3]))))
     return steps

@@ -158,7 +158,10 @@ def sans_io(module: Module) -> Iterator[str]:
 
 
 def module_state(module: Module) -> Iterator[str]:
-    """Nothing at module level changes: no `global`, containers are constants, and constants are left alone."""
+    """Nothing at module level changes: no `global`, containers are constants, and constants are left alone.
+
+    A pure function of `protocol` may remember a bounded number of its results: nobody can tell.
+    """
     constants: set[str | None] = set()
     for node in module.tree.body:
         if not isinstance(node, ast.Assign | ast.AnnAssign) or not _is_container(node.value):
@@ -176,7 +179,9 @@ def module_state(module: Module) -> Iterator[str]:
             yield module.at(inner.lineno, f"changes {changed}")  # type: ignore[attr-defined]
         elif isinstance(inner, ast.FunctionDef | ast.AsyncFunctionDef):
             for decorator in inner.decorator_list:
-                if re.search(r"\b(lru_cache|cache)\b", ast.unparse(decorator)):
+                said = ast.unparse(decorator)
+                is_bounded_memo = module.folder == "protocol" and re.search(r"lru_cache\(maxsize=(?!None)\w+\)", said)
+                if re.search(r"\b(lru_cache|cache)\b", said) and not is_bounded_memo:
                     yield module.at(inner.lineno, f"{inner.name} keeps a cache for the whole process")
 
 

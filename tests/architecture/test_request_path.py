@@ -156,6 +156,7 @@ def check(stacks: list[Stack]) -> None:
     assert len(stacks) == 1
     steps = documented(ROOT / "docs" / "architecture.md")
     numbers = {place.module: step.number for step in steps for place in step.places}
+    numbers |= {helper: step.number for step in steps for helper in step.helpers}
     seen = [(numbers.get(module, 0), module, name) for module, name in stacks[0]]
     assert all(number for number, _, _ in seen), f"not in docs/architecture.md: {seen}"
     assert [number for number, _, _ in seen] == sorted(number for number, _, _ in seen), seen
