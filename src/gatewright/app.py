@@ -135,7 +135,7 @@ class Gateway:
     ) -> tuple[Sessions, dict[str, McpBackend], Endpoint]:
         """Everything between the listener and the backends."""
         config = self._config
-        listings = Listings(config.routing)
+        listings = Listings(config.routing, background)
         sealer = Sealer([secrets.token_bytes(KEY_BYTES)])
         backends: dict[str, McpBackend] = {}
 

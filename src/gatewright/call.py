@@ -159,6 +159,8 @@ class Call(msgspec.Struct, kw_only=True, eq=False):
     """Set by the deadline: loop time in seconds."""
     heard_at: float = 0.0
     """When the backend was last heard of, for the deadline: loop time in seconds."""
+    open_asks: int = 0
+    """Questions that are open with the client: meanwhile the backend's silence is not its own."""
     is_expired: bool = False
     """Set by the deadline: it was this that cancelled the task."""
 

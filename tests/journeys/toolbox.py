@@ -180,7 +180,7 @@ class Conversation:
     def _on_ping(self, request_id: int, params: Json) -> Json:
         return {}
 
-    def _on_logging_setLevel(self, request_id: int, params: Json) -> Json:
+    def _on_logging_setLevel(self, request_id: int, params: Json) -> Json:  # noqa: N802 - the method's own name
         self.log_level = params["level"]
         return {}
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Final, final
 
 from gatewright.errors import GatewayError, InvalidRequest, OriginRefused, ParseError, ProtocolError
+from gatewright.inbound import media
 from gatewright.inbound.handshake import HandshakeSide
 from gatewright.inbound.http import HttpRequest
 from gatewright.inbound.modern import ModernSide
@@ -47,8 +48,6 @@ class Endpoint:
         known = self._routes.get(path)
         if known is not None:
             return known
-        if path == PATH:
-            return ""
         route = path.removeprefix(PATH + "/")
         if route == path or not route or not self._has_route(route):
             return None
@@ -57,13 +56,13 @@ class Endpoint:
 
     async def serve(self, request: HttpRequest, responder: Responder) -> None:
         """Serve one HTTP request."""
-        route = self.route_of(request.path)
-        if route is None:
-            _refuse(responder, InvalidRequest(f"nothing is served here: use {PATH} or {PATH}/<backend>"), 404)
-            return
         origin = request.headers.get(b"origin")
         if origin is not None and not self.origins.is_allowed(origin):
             _refuse(responder, OriginRefused("this Origin may not reach the gateway; see listen.allowed_origins"))
+            return
+        route = self.route_of(request.path)
+        if route is None:
+            _refuse(responder, InvalidRequest(f"nothing is served here: use {PATH} or {PATH}/<backend>"), 404)
             return
         if request.method == "POST":
             await self._post(request, responder, route)
@@ -79,7 +78,7 @@ class Endpoint:
     async def _post(self, request: HttpRequest, responder: Responder, route: str) -> None:
         headers = request.headers
         content_type = headers.get(b"content-type", b"")
-        if content_type != b"application/json" and not _is_json(content_type):
+        if content_type != b"application/json" and not media.is_json(content_type):
             _refuse(responder, InvalidRequest("Content-Type must be application/json"), 415)
             return
         if not self._is_acceptable(headers.get(b"accept", b"*/*")):
@@ -89,6 +88,8 @@ class Endpoint:
         try:
             depth.check_json(body, max_depth=self._max_json_depth)
             if not body.startswith(b"{") and body.lstrip().startswith(b"["):
+                if modern.is_named(headers.get(b"mcp-protocol-version")):
+                    raise InvalidRequest("the body must be one request or notification: this revision has no batches")
                 await self._handshake.batch(request, responder, route)
                 return
             message = jsonrpc.decode_request(body)
@@ -109,23 +110,8 @@ class Endpoint:
         if known is None:
             if len(self._accepts) > 256:
                 self._accepts.clear()
-            known = self._accepts[accept] = _accepts_both(accept)
+            known = self._accepts[accept] = media.takes_both(accept)
         return known
-
-
-def _accepts_both(accept: bytes) -> bool:
-    ranges = set()
-    for part in accept.decode("latin-1").lower().split(","):
-        media, _, parameters = part.partition(";")
-        if "q=0" not in parameters.replace(" ", "").split(";") and media.strip():
-            ranges.add(media.strip())
-    takes_json = bool(ranges & {"application/json", "application/*", "*/*"})
-    takes_stream = bool(ranges & {"text/event-stream", "text/*", "*/*"})
-    return takes_json and takes_stream
-
-
-def _is_json(content_type: bytes) -> bool:
-    return content_type.partition(b";")[0].strip().lower() == b"application/json"
 
 
 def _refuse(

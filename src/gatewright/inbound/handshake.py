@@ -7,6 +7,8 @@ basic/transports, basic/utilities/{cancellation,ping}.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, final
 
 import msgspec
@@ -14,7 +16,7 @@ import structlog
 from msgspec import UNSET
 from typing_extensions import override
 
-from gatewright.call import ANONYMOUS, Call, Client, Failure, Handler, Json, Outcome, Result
+from gatewright.call import ANONYMOUS, Call, Client, Failure, Handler, Json, Outcome, Params, Result
 from gatewright.errors import (
     GatewayError,
     InvalidParams,
@@ -23,54 +25,100 @@ from gatewright.errors import (
     ProtocolError,
     SessionRequired,
 )
+from gatewright.inbound import media
 from gatewright.inbound.http import HttpRequest
 from gatewright.inbound.reply import HttpReply, Keepalive
 from gatewright.inbound.responder import Responder, running_task
-from gatewright.inbound.sessions import Running, Session, Sessions
-from gatewright.protocol import addressing, bridge, handshake, jsonrpc, refusals, sse
-from gatewright.protocol.methods import CANCELLED, INITIALIZED, METHODS, Method
+from gatewright.inbound.sessions import Running, Session, Sessions, Standing, Unanswered, is_loud
+from gatewright.protocol import addressing, bridge, handshake, jsonrpc, refusals
+from gatewright.protocol.methods import CANCELLED, INITIALIZED, LOG_MESSAGE, METHODS, Method
 from gatewright.protocol.modern import LOG_LEVELS
 from gatewright.protocol.revisions import HANDSHAKE, Revision
 
 if TYPE_CHECKING:
     from gatewright.routing.front import Front
 
+_decode_id: Final[Callable[[bytes | msgspec.Raw], jsonrpc.Id]] = msgspec.json.Decoder(jsonrpc.Id).decode
 MAX_BATCH: Final = 100
 """Messages in one array body: it is bounded by bytes, this bounds the calls at once."""
 log = structlog.get_logger("gatewright.inbound")
 
 
-class CancelledCall(Exception):
-    """The client cancelled this call: it is owed no answer."""
+class CancelledCall(BaseException):
+    """The client cancelled this call: it is owed no answer. No Exception: nobody on the way may take it for a bug."""
 
 
-@final
 class SessionReply(HttpReply):
     """A reply within a session: questions can be asked on it."""
 
-    __slots__ = ("_session",)
+    __slots__ = ("_session", "call")
 
     def __init__(
         self, responder: Responder, request_id: jsonrpc.Id, row: Method | None, revision: Revision, session: Session
     ) -> None:
         super().__init__(responder, request_id, row, revision)
         self._session = session
+        self.call: Call | None = None
+        """The call it is the reply of, once there is one."""
+
+    @override
+    async def emit(self, method: str, params: Json) -> None:
+        """See Reply.emit. Log messages below the level that the session set go no further."""
+        if method != LOG_MESSAGE or is_loud(self._session.client.log_level, params):
+            await self.send(jsonrpc.notification(method, params))
 
     @override
     async def ask(self, method: str, params: Json) -> Result | Failure:
-        """Ask on this call's own stream (basic/transports: related requests go there)."""
-        return await self._session.put(method, params, self.send)
+        """Ask on this call's own stream (basic/transports: related requests go there). Raises Unanswered as well,
+        when the stream ends first."""
+        responder, call = self._responder, self.call
+        if responder.is_gone or responder.is_ended or call is None:
+            raise Unanswered(f"{method}: the client has left")
+        if responder.on_gone is None:
+            responder.on_gone = lambda: self._session.withdraw(responder)
+        call.open_asks += 1
+        try:
+            return await self._session.put(method, params, self.send, (responder, self))
+        finally:
+            call.open_asks -= 1
+            call.heard_at = self._session.now()
+
+    async def end_asks(self) -> None:
+        """The call is over: what it still asks needs no answer."""
+        if self.call is not None and self.call.open_asks:
+            for told in self._session.withdraw(self):
+                await self.send(told)
+
+    @override
+    async def _end(self, body: bytes) -> None:
+        await self.end_asks()
+        await super()._end(body)
+
+
+@final
+class BatchedReply(SessionReply):
+    """The reply of one request among others: its answer is an event, and ends nothing."""
+
+    __slots__ = ()
+
+    @override
+    async def _end(self, body: bytes) -> None:
+        await self.end_asks()
+        await self.send(body)
 
 
 @final
 class HandshakeSide:
     """Serves handshake sessions."""
 
-    def __init__(self, handle: Handler, sessions: Sessions, front: Front, keepalive: Keepalive) -> None:
+    def __init__(
+        self, handle: Handler, sessions: Sessions, front: Front, keepalive: Keepalive, max_queued_messages: int
+    ) -> None:
         self._handle = handle
         self._sessions = sessions
         self._front = front
         self._keepalive = keepalive
+        self._max_queued_messages = max_queued_messages
 
     async def serve(self, message: jsonrpc.Message, request: HttpRequest, responder: Responder, route: str) -> None:
         """Serve one POSTed message."""
@@ -83,8 +131,7 @@ class HandshakeSide:
                 session.answered(message)
                 responder.respond(202)
             elif message.id is UNSET:
-                await self._notified(session, message.method, message)
-                responder.respond(202)
+                await self._notified(session, message.method, message, responder)
             else:
                 session.advance("message")
                 await self._request(session, message, responder)
@@ -100,46 +147,56 @@ class HandshakeSide:
             messages = [jsonrpc.decode_request(bytes(one)) for one in jsonrpc.decode_batch(request.body)]
             if not 0 < len(messages) <= MAX_BATCH:
                 raise InvalidRequest(f"a batch holds 1 to {MAX_BATCH} messages")
-        except GatewayError as error:
+            session.advance("message")
+            for message in messages:
+                if message.method is UNSET:
+                    session.answered(message)
+        except (GatewayError, ProtocolError) as error:
             _refuse(responder, error, None)
             return
-        requests = []
-        for message in messages:
-            if message.method is UNSET:
-                session.answered(message)
-            elif message.id is UNSET:
-                await self._notified(session, message.method, message)
-            else:
-                requests.append(message)
-        if not requests:
+        requests = [one for one in messages if one.method is not UNSET and one.id is not UNSET]
+        notices = [one for one in messages if one.method is not UNSET and one.id is UNSET]
+        if requests:
+            responder.start_stream()
+            responder.on_gone = lambda: session.withdraw(responder)
+        else:
             responder.respond(202)
-            return
-        responder.start_stream()
-        await asyncio.gather(*(self._batched(session, message, responder) for message in requests))
+        alive = HttpReply(responder, 0, None, session.client.revision)
+        self._keepalive.add(alive)
+        try:
+            await asyncio.gather(
+                *(self._batched(session, message, responder) for message in requests),
+                *(self._noticed(session, message) for message in notices),
+            )
+        finally:
+            self._keepalive.remove(alive)
         responder.end()
 
     async def stream(self, request: HttpRequest, responder: Responder, route: str) -> None:
-        """Hold a standing stream (GET) until the client leaves or the session ends."""
+        """Hold a standing stream (GET) until the client leaves, the session ends or the listener stops."""
         try:
             session = self._session(request, route)
         except GatewayError as error:
             _refuse(responder, error, None)
             return
-        if b"text/event-stream" not in request.headers.get(b"accept", b"*/*").replace(b"*/*", b"text/event-stream"):
+        if not media.takes_stream(request.headers.get(b"accept", b"*/*")):
             _refuse(responder, InvalidRequest("Accept must list text/event-stream"), None, status=406)
             return
         reply = HttpReply(responder, 0, None, session.client.revision)
-        closed = asyncio.get_running_loop().create_future()
-        responder.on_gone = responder.on_drain = lambda: None if closed.done() else closed.set_result(None)
+        standing = Standing(self._max_queued_messages)
         responder.start_stream()
-        session.streams.append(reply.send)
+        responder.on_gone = responder.on_drain = standing.close
+        session.streams.append(standing)
         self._keepalive.add(reply)
         try:
-            if not responder.is_draining:
-                await closed
+            while not responder.is_gone and (messages := await standing.take()) is not None:
+                for message in messages:
+                    await reply.send(message)
         finally:
             self._keepalive.remove(reply)
-            session.streams.remove(reply.send)
+            session.streams.remove(standing)
+            session.withdraw(standing)
+            session.last_active_at = session.now()
             responder.end()
 
     def end(self, request: HttpRequest, responder: Responder, route: str) -> None:
@@ -173,6 +230,8 @@ class HandshakeSide:
         except BaseException:
             self._sessions.end(session)
             raise
+        if responder.is_gone:
+            self._sessions.end(session)  # nobody will ever know its id
         body = jsonrpc.result(message.id, result)
         responder.respond(200, body, headers=b"Mcp-Session-Id: %b\r\n" % session_id.encode())
 
@@ -188,17 +247,23 @@ class HandshakeSide:
             result["instructions"] = offer.instructions
         return jsonrpc.encode(result)
 
-    async def _notified(self, session: Session, method: str, message: jsonrpc.Message) -> None:
-        """A client's notification: its own life cycle is ours, the rest concerns its backends."""
+    async def _notified(self, session: Session, method: str, message: jsonrpc.Message, responder: Responder) -> None:
+        """A client's notification. It is accepted before backends are told, so that a slow one holds up nobody."""
+        is_for_backends = _is_taken(session, method, message)
+        responder.respond(202)
+        if is_for_backends:
+            await self._tell(session, method, message)
+
+    async def _noticed(self, session: Session, message: jsonrpc.Message) -> None:
+        """A notification in a batch. One that is wrong is owed no answer (JSON-RPC 2.0, section 6)."""
+        method = str(message.method)
+        with contextlib.suppress(GatewayError):
+            if _is_taken(session, method, message):
+                await self._tell(session, method, message)
+
+    async def _tell(self, session: Session, method: str, message: jsonrpc.Message) -> None:
         params = jsonrpc.NO_PARAMS if message.params is UNSET else message.params
-        if method == INITIALIZED:
-            session.advance("initialized")
-        elif method == CANCELLED:
-            request_id = msgspec.json.decode(params.get("requestId", b"null"))
-            if isinstance(request_id, (int, str)):
-                session.cancel(request_id)
-        else:
-            await self._front.tell(session.route, session.client, jsonrpc.notification(method, jsonrpc.encode(params)))
+        await self._front.tell(session.route, session.client, jsonrpc.notification(method, jsonrpc.encode(params)))
 
     async def _request(self, session: Session, message: jsonrpc.Message, responder: Responder) -> None:
         request_id, method = message.id, message.method
@@ -207,13 +272,12 @@ class HandshakeSide:
         reply = SessionReply(responder, request_id, METHODS.get(method), session.client.revision, session)
         self._keepalive.add(reply)
         try:
-            outcome = await self._outcome(session, message, request_id, method, reply, running_task(responder))
-            await reply.finish(outcome)
-        except GatewayError as error:
-            await reply.refuse(error)
+            outcome = self._outcome(session, message, request_id, method, reply, running_task(responder))
+            await reply.answer(method, outcome)
         except CancelledCall:
             # No answer is owed, but the HTTP exchange must end.
             if responder.is_started:
+                await reply.end_asks()
                 responder.end()
             else:
                 responder.respond(202)
@@ -225,18 +289,13 @@ class HandshakeSide:
         request_id, method = message.id, message.method
         assert isinstance(request_id, (int, str))
         assert isinstance(method, str)
-        reply = SessionReply(responder, request_id, METHODS.get(method), session.client.revision, session)
+        reply = BatchedReply(responder, request_id, METHODS.get(method), session.client.revision, session)
         task = asyncio.current_task()
         assert task is not None
         try:
-            outcome = await self._outcome(session, message, request_id, method, reply, task)
-            body = jsonrpc.response(request_id, outcome if isinstance(outcome, Failure) else Result(outcome.value))
-        except GatewayError as error:
-            failure = refusals.failure(error, not_found_code=session.client.revision.not_found_code)
-            body = jsonrpc.error(request_id, failure)
+            await reply.answer(method, self._outcome(session, message, request_id, method, reply, task))
         except CancelledCall:
-            return
-        await responder.send(sse.encode(body))
+            await reply.end_asks()
 
     async def _outcome(
         self,
@@ -244,7 +303,7 @@ class HandshakeSide:
         message: jsonrpc.Message,
         request_id: jsonrpc.Id,
         method: str,
-        reply: HttpReply,
+        reply: SessionReply,
         task: asyncio.Task[object],
     ) -> Outcome:
         """The outcome of one request in a session. Raises GatewayError."""
@@ -268,19 +327,44 @@ class HandshakeSide:
             route=session.route,
             caller=session.caller,
         )
+        reply.call = call
         running = Running(task)
         alike = session.calls.setdefault(request_id, [])
         alike.append(running)
         try:
             return await self._handle(call)
         except asyncio.CancelledError:
-            if running.is_cancelled and task.uncancel() == 0:
-                raise CancelledCall from None
-            raise
+            if not running.is_cancelled:
+                raise
+            running.is_cancelled = False
+            if task.uncancel():
+                raise
+            raise CancelledCall from None
         finally:
+            if running.is_cancelled:
+                task.uncancel()  # the cancel was lost on the way: the task serves other requests after this one
             alike.remove(running)
             if not alike:
                 session.calls.pop(request_id, None)
+
+
+def _is_taken(session: Session, method: str, message: jsonrpc.Message) -> bool:
+    """Take what concerns the session itself; true when the notification is for its backends. Raises ClientError."""
+    if method == INITIALIZED:
+        session.advance("initialized")
+    elif method == CANCELLED:
+        session.cancel(_request_id(jsonrpc.NO_PARAMS if message.params is UNSET else message.params))
+    else:
+        return True
+    return False
+
+
+def _request_id(params: Params) -> jsonrpc.Id:
+    """Which request a cancellation is about. Raises InvalidParams."""
+    try:
+        return _decode_id(params.get("requestId", b""))
+    except jsonrpc.UNREADABLE as error:
+        raise InvalidParams("notifications/cancelled needs params.requestId, a string or an integer") from error
 
 
 def _level(params: dict[str, msgspec.Raw]) -> str:

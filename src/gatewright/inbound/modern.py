@@ -90,15 +90,13 @@ class ModernSide:
             responder.on_drain = task.cancel
         self._keepalive.add(reply)
         try:
-            await reply.finish(await self._handle(call))
-        except GatewayError as error:
-            await reply.refuse(error)
+            await reply.answer(call.method, self._handle(call))
         except asyncio.CancelledError:
             if not responder.is_gone and not (is_stream and responder.is_draining):
                 raise
             task.uncancel()
             if not responder.is_gone:
-                await reply.finish(Result(b"{}"))  # basic/patterns/subscriptions, "Graceful Closure"
+                await reply.answer(call.method, _closed())
         finally:
             responder.on_gone = None
             self._keepalive.remove(reply)
@@ -110,6 +108,11 @@ class ModernSide:
             responder.respond(400, jsonrpc.error(None, refusals.failure(error)))
             return
         responder.respond(202)
+
+
+async def _closed() -> Result:
+    """The outcome of a subscription that the gateway ends (basic/patterns/subscriptions, "Graceful Closure")."""
+    return Result(b"{}")
 
 
 def _param_headers(headers: Mapping[bytes, bytes]) -> Mapping[bytes, bytes]:

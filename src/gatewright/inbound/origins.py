@@ -7,9 +7,9 @@ loopback address, or named in the configuration.
 from __future__ import annotations
 
 from typing import Final, final
-from urllib.parse import urlsplit
 
-LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+LOOPBACK: Final = ("localhost", "127.0.0.1", "[::1]")
+DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
 @final
@@ -17,17 +17,14 @@ class Origins:
     """The origins that are let in."""
 
     def __init__(self, allowed: tuple[str, ...], port: int) -> None:
-        self._allowed = frozenset(origin.encode() for origin in allowed)
-        self._port = port
+        own = {
+            f"{scheme}://{host}" if port == default else f"{scheme}://{host}:{port}"
+            for scheme, default in DEFAULT_PORTS.items()
+            for host in LOOPBACK
+        }
+        self._allowed = frozenset(origin.encode() for origin in own.union(allowed))
 
     def is_allowed(self, origin: bytes) -> bool:
-        """Whether a request with this `Origin` header may pass."""
-        return origin in self._allowed or self._is_own(origin)
-
-    def _is_own(self, origin: bytes) -> bool:
-        try:
-            parts = urlsplit(origin.decode("ascii"))
-            port = parts.port or (443 if parts.scheme == "https" else 80)
-        except (UnicodeDecodeError, ValueError):
-            return False
-        return parts.scheme in ("http", "https") and parts.hostname in LOOPBACK and port == self._port
+        """Whether a request with this `Origin` header may pass. Browsers write it in one form only (RFC 6454, 6.2), in
+        which it is compared; scheme and host ignore case."""
+        return origin in self._allowed or origin.lower() in self._allowed

@@ -1,15 +1,19 @@
 """The client's end of one call over HTTP: JSON if the outcome comes first, else an event stream.
 
 A stream is begun by the first notification or question, or by the keep-alive of a call that stays silent long, so that
-proxies do not take it for dead. Sources: basic/transports of the handshake revisions,
-basic/transports/streamable-http of 2026-07-28.
+proxies do not take it for dead. A policy or backend that fails with anything but a refusal is a bug: its call is
+answered with an internal error whose id the log has too, and nothing else is harmed. Sources: basic/transports of the
+handshake revisions, basic/transports/streamable-http of 2026-07-28.
 """
 
 from __future__ import annotations
 
 import asyncio
+import secrets
+from collections.abc import Awaitable
 from typing import Final, final
 
+import structlog
 from msgspec import Raw
 from typing_extensions import override
 
@@ -18,11 +22,25 @@ from gatewright.errors import GatewayError, MissingCapability
 from gatewright.inbound.responder import Responder
 from gatewright.protocol import bridge, jsonrpc, refusals, sse, subscriptions
 from gatewright.protocol.jsonrpc import Id
-from gatewright.protocol.methods import ACKNOWLEDGED, LOG_MESSAGE, Method
+from gatewright.protocol.methods import ACKNOWLEDGED, CANCELLED, LIST_CHANGED, LOG_MESSAGE, RESOURCE_UPDATED, Method
 from gatewright.protocol.modern import LOG_LEVELS
 from gatewright.protocol.revisions import Revision
 
 KEEPALIVE: Final = sse.comment()
+ELSEWHERE: Final = frozenset({*LIST_CHANGED, RESOURCE_UPDATED, ACKNOWLEDGED, CANCELLED})
+"""What no modern request is told on its own stream: it is said on a subscription, or not at all (S-07, S-40)."""
+log = structlog.get_logger("gatewright.inbound")
+
+
+class InternalError(GatewayError):
+    """A bug of ours, as a client may see it: under an id, and nothing else."""
+
+
+def internal(method: str) -> InternalError:
+    """The error for the exception at hand, which is logged under the same id."""
+    error_id = secrets.token_hex(8)
+    log.exception("call failed", error_id=error_id, method=method[:100])
+    return InternalError("Internal error", data={"errorId": error_id})
 
 
 @final
@@ -96,32 +114,33 @@ class HttpReply:
             responder.send_nowait(KEEPALIVE)
         self._is_old = True
 
-    async def finish(self, outcome: Outcome) -> None:
-        """Answer with the outcome."""
-        if isinstance(outcome, Result):
-            value = self._last(bridge.result_for(self._revision, self._row, outcome))
-            status, body = 200, jsonrpc.result(self._request_id, value)
-        elif isinstance(outcome, Failure):
-            outcome = bridge.failure_for(self._revision, outcome, self._row)
-            status = refusals.failure_status(outcome, self._revision.era)
-            body = jsonrpc.error(self._request_id, outcome)
-        else:
-            status, body = 200, jsonrpc.result(self._request_id, outcome.value)
-        responder = self._responder
-        if not responder.is_started:
-            responder.respond(status, body)
-        else:
-            await self._end(body)
-
-    async def refuse(self, error: GatewayError) -> None:
-        """Answer with one of our own refusals."""
-        failure = refusals.failure(error, not_found_code=self._revision.not_found_code)
-        status = refusals.status(error, self._revision.era)
-        body = jsonrpc.error(self._request_id, failure)
+    async def answer(self, method: str, outcome: Awaitable[Outcome]) -> None:
+        """Await the outcome and answer with it, with the refusal it raises, or with an internal error."""
+        try:
+            status, body = self.rendered(await outcome)
+        except GatewayError as error:
+            status, body = self.refusal(error)
+        except Exception:  # noqa: BLE001 - the edge of a call: a bug ends this call, and is logged under an id
+            status, body = self.refusal(internal(method))
         if not self._responder.is_started:
             self._responder.respond(status, body)
         else:
             await self._end(body)
+
+    def rendered(self, outcome: Outcome) -> tuple[int, bytes]:
+        """HTTP status and body of the answer that says the outcome."""
+        if isinstance(outcome, Result):
+            value = self._last(bridge.result_for(self._revision, self._row, outcome))
+            return 200, jsonrpc.result(self._request_id, value)
+        if isinstance(outcome, Failure):
+            failure = bridge.failure_for(self._revision, outcome, self._row)
+            return refusals.failure_status(failure, self._revision.era), jsonrpc.error(self._request_id, failure)
+        return 200, jsonrpc.result(self._request_id, outcome.value)
+
+    def refusal(self, error: GatewayError) -> tuple[int, bytes]:
+        """HTTP status and body of the answer that says one of our own refusals."""
+        failure = refusals.failure(error, not_found_code=self._revision.not_found_code)
+        return refusals.status(error, self._revision.era), jsonrpc.error(self._request_id, failure)
 
     def _last(self, value: Json) -> Json:
         """The result as it is to be sent."""
@@ -142,11 +161,9 @@ class ModernReply(HttpReply):
     @override
     async def emit(self, method: str, params: Json) -> None:
         """Send a notification, if the request allows it (S-43); on a subscription, under the client's own id."""
-        if method == LOG_MESSAGE and not self._is_wanted(params):
-            return
         if self._is_subscription():
             params = subscriptions.tagged(params, self._request_id)
-        elif method == ACKNOWLEDGED:
+        elif method in ELSEWHERE or (method == LOG_MESSAGE and not self._is_wanted(params)):
             return
         await self.send(jsonrpc.notification(method, params))
 

@@ -1,7 +1,8 @@
-"""Handshake sessions of clients: who they are, what they wait for, and their standing stream.
+"""Handshake sessions of clients: who they are, what they wait for, and their standing streams.
 
 A session is bound to the caller that opened it and to its path; anybody else is told what an unknown id is told. It
-authenticates nobody. Messages that belong to no call go to one of its GET streams, never to several. Sources:
+authenticates nobody. Messages that belong to no call go to one of its GET streams, never to several, and wait there
+for that client alone: a slow one holds up no backend, and loses the oldest notifications when too many wait. Sources:
 basic/lifecycle and basic/transports of 2024-11-05 to 2025-11-25; S-20 to S-26.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import secrets
+from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Final, final
 
@@ -17,17 +19,95 @@ import msgspec
 import structlog
 
 from gatewright.call import Caller, Client, Failure, Json, Reply, Result
-from gatewright.errors import MissingCapability, Overloaded, UnknownSession
+from gatewright.errors import GatewayError, MissingCapability, Overloaded, UnknownSession
 from gatewright.inbound.settings import Sessions as SessionSettings
 from gatewright.protocol import jsonrpc
 from gatewright.protocol.handshake import Event, State, advance
 from gatewright.protocol.jsonrpc import Id
-from gatewright.protocol.methods import ASKS, CANCELLED
+from gatewright.protocol.methods import ASKS, CANCELLED, LOG_MESSAGE
+from gatewright.protocol.modern import LOG_LEVELS
 
 SWEEP_S: Final = 15.0
 """How often idle sessions are looked for."""
+MAX_WAITING_BYTES: Final = 1 << 20
+"""Notifications waiting for one standing stream; one may exceed it. Their number is bounded by the settings, but 256
+of the largest messages would be gigabytes."""
 Send = Callable[[bytes], Awaitable[None]]
 log = structlog.get_logger("gatewright.sessions")
+
+
+class Unanswered(GatewayError):
+    """The client cannot answer a question any more: its stream, its call or its session has ended."""
+
+
+def is_loud(level: str | None, params: Json) -> bool:
+    """Whether a log message reaches the level that was set. What has no known level is passed on, as is everything
+    while none was set (server/utilities/logging of the handshake revisions)."""
+    if level is None:
+        return True
+    said = bytes(jsonrpc.members(params).get("level", b"")).decode("latin-1").strip('"')
+    return said not in LOG_LEVELS or LOG_LEVELS.index(said) >= LOG_LEVELS.index(level)
+
+
+@final
+class Standing:
+    """One standing stream (GET): what waits for it. Its own task sends it, so nobody else waits for the client."""
+
+    __slots__ = ("_arrived", "_asks", "_bytes", "_is_closed", "_lost", "_max_waiting", "_notices")
+
+    def __init__(self, max_waiting: int) -> None:
+        self._max_waiting = max_waiting
+        self._notices: deque[bytes] = deque()
+        self._asks: deque[bytes] = deque()
+        self._bytes = 0
+        self._lost = 0
+        self._is_closed = False
+        self._arrived = asyncio.Event()
+
+    def put(self, message: bytes) -> None:
+        """Add a notification. When too many wait the oldest are dropped: they are advisory."""
+        notices = self._notices
+        notices.append(message)
+        self._bytes += len(message)
+        while len(notices) > self._max_waiting or (self._bytes > MAX_WAITING_BYTES and len(notices) > 1):
+            self._bytes -= len(notices.popleft())
+            self._lost += 1
+        self._arrived.set()
+
+    async def ask(self, message: bytes) -> None:
+        """Add a question, or the end of one: never dropped, as their number is bounded by the session."""
+        self._asks.append(message)
+        self._arrived.set()
+
+    async def take(self) -> list[bytes] | None:
+        """What waits, once there is any, notifications first; None when the stream is to end."""
+        while not self._notices and not self._asks:
+            if self._is_closed:
+                return None
+            self._arrived.clear()
+            await self._arrived.wait()
+        if self._lost:
+            log.warning("standing stream too slow", notifications_dropped=self._lost)
+            self._lost = 0
+        taken = [*self._notices, *self._asks]
+        self._notices.clear()
+        self._asks.clear()
+        self._bytes = 0
+        return taken
+
+    def close(self) -> None:
+        """End the stream once what waits is sent."""
+        self._is_closed = True
+        self._arrived.set()
+
+
+@final
+class Ask(msgspec.Struct, frozen=True, eq=False):
+    """A question that is open with the client."""
+
+    answer: asyncio.Future[Result | Failure]
+    owners: tuple[object, ...]
+    """What it stands and falls with: its stream, and its call."""
 
 
 @final
@@ -54,30 +134,43 @@ class Session:
     __slots__ = (
         "_ask_ids",
         "_asks",
+        "_loop",
         "_max_asks",
         "caller",
         "calls",
         "client",
         "id",
-        "is_busy",
         "last_active_at",
         "route",
         "state",
         "streams",
     )  # fmt: skip
 
-    def __init__(self, session_id: str, route: str, caller: Caller, client: Client, max_asks: int) -> None:
+    def __init__(
+        self,
+        session_id: str,
+        route: str,
+        caller: Caller,
+        client: Client,
+        max_asks: int,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
         self.id = session_id
         self.route = route
         self.caller = caller
         self.client = client
         self.state = State.NEW
-        self.streams: list[Send] = []
+        self.streams: list[Standing] = []
         self.calls: dict[Id, list[Running]] = {}
-        self.last_active_at = asyncio.get_running_loop().time()
-        self._asks: dict[int, asyncio.Future[Result | Failure]] = {}
+        self.last_active_at = loop.time()
+        self._loop = loop
+        self._asks: dict[int, Ask] = {}
         self._ask_ids = itertools.count(1)
         self._max_asks = max_asks
+
+    def now(self) -> float:
+        """The time that `last_active_at` is measured in, in seconds."""
+        return self._loop.time()
 
     def advance(self, event: Event) -> None:
         """Take the session where an event leads. Raises InvalidRequest."""
@@ -89,47 +182,74 @@ class Session:
 
     async def emit(self, method: str, params: Json) -> None:
         """See Reply.emit: a notification that belongs to no call. Without a stream there is nobody to tell."""
-        if self.streams:
-            await self.streams[-1](jsonrpc.notification(method, params))
+        if self.streams and (method != LOG_MESSAGE or is_loud(self.client.log_level, params)):
+            self.streams[-1].put(jsonrpc.notification(method, params))
 
     async def ask(self, method: str, params: Json) -> Result | Failure:
-        """See Reply.ask: a question that belongs to no call."""
+        """See Reply.ask: a question that belongs to no call. Raises Unanswered as well."""
         if not self.streams:
             raise MissingCapability(f"{method}: the client has no stream open to be asked on", {})
-        return await self.put(method, params, self.streams[-1])
+        stream = self.streams[-1]
+        return await self.put(method, params, stream.ask, (stream,))
 
-    async def put(self, method: str, params: Json, send: Send) -> Result | Failure:
-        """Put a question to the client on a stream, and await its answer, which comes in a POST of its own.
+    async def put(self, method: str, params: Json, send: Send, owners: tuple[object, ...]) -> Result | Failure:
+        """Put a question to the client, and await its answer, which comes in a POST of its own.
 
-        Raises MissingCapability when the client cannot be asked this, Overloaded when too many questions are open.
+        `owners` are what it stands and falls with: see `withdraw`. Raises MissingCapability when the client cannot be
+        asked this, Overloaded when too many questions are open, Unanswered when it was withdrawn.
         """
         capability = ASKS[method]
         if capability not in jsonrpc.members(self.client.capabilities):
             raise MissingCapability(f"the client does not support {method}", {capability: {}})
         if len(self._asks) >= self._max_asks:
             raise Overloaded("too many questions are open in this session")
+        if self.state is State.ENDED:
+            raise Unanswered(f"{method}: the session has ended")
         ask_id = next(self._ask_ids)
-        answer: asyncio.Future[Result | Failure] = asyncio.get_running_loop().create_future()
-        self._asks[ask_id] = answer
+        answer: asyncio.Future[Result | Failure] = self._loop.create_future()
+        self._asks[ask_id] = Ask(answer, owners)
         try:
             await send(jsonrpc.request(ask_id, method, msgspec.Raw(bytes(params))))
             return await answer
         except asyncio.CancelledError:
-            await send(jsonrpc.notification(CANCELLED, jsonrpc.encode({"requestId": ask_id})))
+            await send(_taken_back(ask_id))
             raise
         finally:
             self._asks.pop(ask_id, None)
 
+    def withdraw(self, owner: object) -> list[bytes]:
+        """A stream or a call has ended, and its open questions with it. Returns what tells the client so."""
+        told = []
+        for ask_id, ask in self._asks.items():
+            if any(one is owner for one in ask.owners) and not ask.answer.done():
+                ask.answer.set_exception(Unanswered("the client left before it answered"))
+                ask.answer.exception()  # seen: whoever asked may be gone too
+                told.append(_taken_back(ask_id))
+        return told
+
     def answered(self, message: jsonrpc.Message) -> None:
-        """The client answered a question. An answer to none is late, and dropped."""
-        waiting = self._asks.get(message.id) if isinstance(message.id, int) else None
-        if waiting is not None and not waiting.done():
-            waiting.set_result(jsonrpc.answer_of(message))
+        """The client answered a question. An answer to none is late, and dropped. Raises ProtocolError for one that
+        is neither result nor error."""
+        ask = self._asks.get(message.id) if isinstance(message.id, int) else None
+        if ask is not None and not ask.answer.done():
+            ask.answer.set_result(jsonrpc.answer_of(message))
 
     def cancel(self, request_id: Id) -> None:
         """The client cancelled a request of its own (basic/utilities/cancellation)."""
         for running in self.calls.get(request_id, ()):
             running.cancel()
+
+    def end(self) -> None:
+        """It is over: calls are cancelled, questions withdrawn, streams ended."""
+        self.state = State.ENDED
+        for calls in list(self.calls.values()):
+            for running in calls:
+                running.cancel()
+        for ask in list(self._asks.values()):
+            for owner in ask.owners:
+                self.withdraw(owner)
+        for stream in self.streams:
+            stream.close()
 
 
 @final
@@ -138,9 +258,11 @@ class Sessions:
 
     def __init__(self, settings: SessionSettings, on_end: Callable[[str], None]) -> None:
         self._settings = settings
+        self._sweep_s = min(SWEEP_S, settings.idle_s / 2)
         self._on_end = on_end
         self._by_id: dict[str, Session] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -157,11 +279,11 @@ class Sessions:
 
     def add(self, session_id: str, route: str, caller: Caller, client: Client) -> Session:
         """A session that begins."""
-        session = Session(session_id, route, caller, client, self._settings.max_pending_asks)
+        loop = self._loop = self._loop or asyncio.get_running_loop()
+        session = Session(session_id, route, caller, client, self._settings.max_pending_asks, loop)
         self._by_id[session_id] = session
         if self._timer is None:
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(SWEEP_S, self._sweep, loop)
+            self._timer = loop.call_later(self._sweep_s, self._sweep, loop)
         return session
 
     def find(self, session_id: bytes, route: str, caller: Caller) -> Session:
@@ -169,18 +291,14 @@ class Sessions:
         session = self._by_id.get(session_id.decode("latin-1"))
         if session is None or session.caller != caller or session.route != route:
             raise UnknownSession("Session not found: initialize a new one")
-        session.last_active_at = asyncio.get_running_loop().time()
+        session.last_active_at = session.now()
         return session
 
     def end(self, session: Session) -> None:
         """End a session everywhere at once."""
-        if self._by_id.pop(session.id, None) is None:
-            return
-        session.state = State.ENDED
-        for calls in list(session.calls.values()):
-            for running in calls:
-                running.cancel()
-        self._on_end(session.id)
+        if self._by_id.pop(session.id, None) is not None:
+            session.end()
+            self._on_end(session.id)
 
     def close(self) -> None:
         """Stop looking for idle sessions."""
@@ -194,4 +312,9 @@ class Sessions:
             if session.last_active_at < oldest and not session.streams and not session.calls:
                 log.info("session ended", reason="idle")
                 self.end(session)
-        self._timer = loop.call_later(SWEEP_S, self._sweep, loop) if self._by_id else None
+        self._timer = loop.call_later(self._sweep_s, self._sweep, loop) if self._by_id else None
+
+
+def _taken_back(ask_id: int) -> bytes:
+    """What tells the client that a question needs no answer any more (basic/utilities/cancellation)."""
+    return jsonrpc.notification(CANCELLED, jsonrpc.encode({"requestId": ask_id}))

@@ -1,7 +1,8 @@
 """Deadline: a call ends in time, whatever its backend does.
 
 A call fails when its backend says nothing for `timeout_s`, and after `max_total_s` however much progress it reports
-(basic/patterns/cancellation, "Timeouts"). One timer serves all calls, TICK_S apart, so that a call costs no timer.
+(basic/patterns/cancellation, "Timeouts"). While a question of the backend is open with the client, it is the client's
+silence, and only the second bound counts. One timer serves all calls, TICK_S apart, so that a call costs no timer.
 """
 
 from __future__ import annotations
@@ -42,12 +43,16 @@ class Deadline:
         try:
             return await proceed(call)
         except asyncio.CancelledError:
-            if call.is_expired and call.target is not None and call.task.uncancel() == 0:
-                backend = call.target.backend
-                raise BackendTimeout(f"{backend.name} did not answer within {backend.bounds.timeout_s:g} s") from None
-            raise
+            if not call.is_expired:
+                raise
+            call.is_expired = False
+            if call.task.uncancel():
+                raise  # cancelled by somebody else as well
+            raise BackendTimeout(_overdue(call, loop.time())) from None
         finally:
             watched.discard(call)
+            if call.is_expired:
+                call.task.uncancel()  # the cancel was lost on the way: the task serves other requests after this one
 
     def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
         now = loop.time()
@@ -55,7 +60,18 @@ class Deadline:
             if call.is_expired or call.target is None:
                 continue
             bounds = call.target.backend.bounds
+            if call.open_asks:
+                call.heard_at = now
             if now - call.heard_at >= bounds.timeout_s or now - call.started_at >= bounds.max_total_s:
                 call.is_expired = True
                 call.task.cancel()
         self._timer = loop.call_later(TICK_S, self._tick, loop) if self._watched else None
+
+
+def _overdue(call: Call, now: float) -> str:
+    """Which bound was reached."""
+    assert call.target is not None
+    backend, bounds = call.target.backend, call.target.backend.bounds
+    if now - call.started_at >= bounds.max_total_s:
+        return f"{backend.name} did not finish within {bounds.max_total_s:g} s (max_total_s)"
+    return f"{backend.name} did not answer within {bounds.timeout_s:g} s (timeout_s)"

@@ -1,8 +1,10 @@
 """The lists of all backends, read when they are needed and kept as long as their hints allow.
 
-One read at a time for each list, however many callers wait for it. What a backend marks private, or does not mark, is
-kept per caller and capability set (or per client session where that has a backend session of its own); a `public`
-mark of a backend is believed only across callers with equal capabilities. A change notice makes a list stale at once.
+One read at a time for each list, however many callers wait for it, in a task of its own: who asked first may leave,
+and a list that comes too late for them is there for the next. Nobody waits for a backend longer than `list_timeout_s`
+after its read began. What a backend marks private, or does not mark, is kept per caller and capability set (or per
+client session where that has a backend session of its own); a `public` mark of a backend is believed only across
+callers with equal capabilities. A change notice makes a list stale at once, also one that is being read.
 Source: server/utilities/caching of 2026-07-28; S-50 to S-54.
 """
 
@@ -10,15 +12,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable
 from hashlib import sha256
 from typing import Final, TypeAlias, final
 
+import msgspec
 import structlog
 
 from gatewright.backend.backend import McpBackend
+from gatewright.background import Background
 from gatewright.call import Caller, Client, Failure, Params
-from gatewright.errors import BackendGarbage, BackendTimeout, ProtocolError
+from gatewright.errors import BackendError, BackendGarbage, BackendTimeout, BackendUnavailable, ProtocolError
 from gatewright.protocol.methods import LIST_CHANGED, Method
 from gatewright.routing.catalog import Listing, Page, listing, read_page
 from gatewright.routing.settings import Routing
@@ -29,53 +32,76 @@ log = structlog.get_logger("gatewright.routing")
 
 Key: TypeAlias = tuple[str, str, str]
 """Backend, method, and who may share the list."""
-Heard: TypeAlias = Callable[[str, str, str], None]
-"""Told of a change: backend, client session or empty, notification method."""
+
+
+@final
+class Reading:
+    """A list that is being read, for everybody who asks meanwhile."""
+
+    __slots__ = ("found", "late_at")
+
+    def __init__(self, found: asyncio.Future[Listing], late_at: float) -> None:
+        self.found = found
+        self.late_at = late_at
+        """Loop time after which nobody waits for it."""
 
 
 @final
 class Listings:
     """What every backend lists, cached. Also where changes are announced (`backend.sinks.Changes`)."""
 
-    def __init__(self, settings: Routing) -> None:
+    def __init__(self, settings: Routing, background: Background) -> None:
         self._settings = settings
+        self._background = background
         self._kept: OrderedDict[Key, tuple[float, Listing]] = OrderedDict()
-        self._reading: dict[Key, asyncio.Lock] = {}
-        self._heard: set[Heard] = set()
+        self._reading: dict[Key, Reading] = {}
 
     def changed(self, backend: str, session: str, method: str) -> None:
-        """A backend said that lists changed: forget them, and tell whoever listens."""
+        """A backend said that lists changed: forget them, and what is being read of them."""
         stale = LIST_CHANGED[method]
-        for key in [key for key in self._kept if key[0] == backend and key[1] in stale]:
-            del self._kept[key]
-        for heard in list(self._heard):
-            heard(backend, session, method)
-
-    def subscribe(self, heard: Heard) -> Callable[[], None]:
-        """Hear of changes until the returned function is called."""
-        self._heard.add(heard)
-        return lambda: self._heard.discard(heard)
+        for held in (self._kept, self._reading):
+            for key in [key for key in held if key[0] == backend and key[1] in stale]:
+                held.pop(key)
 
     async def read(self, backend: McpBackend, method: Method, client: Client, caller: Caller) -> Listing:
-        """One backend's list. Raises BackendError when it cannot be had in time."""
-        key = (backend.name, method.name, _sharing(client, caller))
-        now = asyncio.get_running_loop().time()
+        """One backend's list, its lifetime what is left of it. Raises BackendError when it cannot be had in time."""
+        key = (backend.name, method.name, sharing(client, caller))
+        loop = asyncio.get_running_loop()
+        now = loop.time()
         kept = self._kept.get(key)
         if kept is not None and kept[0] > now:
             self._kept.move_to_end(key)
-            return kept[1]
-        lock = self._reading.setdefault(key, asyncio.Lock())
+            return msgspec.structs.replace(kept[1], ttl_ms=int((kept[0] - now) * 1000))
+        limit_s = self._settings.list_timeout_s
+        reading = self._reading.get(key)
+        if reading is None:
+            reading = self._reading[key] = Reading(loop.create_future(), now + limit_s)
+            if self._background(self._read(key, reading, backend, method, client, caller)) is None:
+                del self._reading[key]
+                raise BackendUnavailable("the gateway is stopping")
         try:
-            async with lock:
-                kept = self._kept.get(key)
-                if kept is not None and kept[0] > now:
-                    return kept[1]
-                found = await self._fetch(backend, method, client, caller)
-                self._keep(key, found)
-                return found
+            async with asyncio.timeout_at(max(reading.late_at, now)):
+                return await asyncio.shield(reading.found)
+        except TimeoutError:
+            raise BackendTimeout(f"{backend.name} did not list its {method.items} within {limit_s:g} s") from None
+
+    async def _read(
+        self, key: Key, reading: Reading, backend: McpBackend, method: Method, client: Client, caller: Caller
+    ) -> None:
+        """Read a list to its end, keep it, and tell everybody who waits. Runs on its own."""
+        found = reading.found
+        try:
+            found.set_result(await self._fetch(backend, method, client, caller))
+        except BackendError as error:
+            found.set_exception(error)
         finally:
-            if not lock.locked():
-                self._reading.pop(key, None)
+            if not found.done():
+                found.set_exception(BackendUnavailable(f"{backend.name} could not be listed: the log says why"))
+            is_current = self._reading.get(key) is reading
+            if is_current:
+                del self._reading[key]
+            if found.exception() is None and is_current:
+                self._keep(key, found.result())
 
     def _keep(self, key: Key, found: Listing) -> None:
         if not found.ttl_ms or not self._settings.max_cache_entries:
@@ -85,7 +111,7 @@ class Listings:
             self._kept.popitem(last=False)
 
     async def _fetch(self, backend: McpBackend, method: Method, client: Client, caller: Caller) -> Listing:
-        limit_s = self._settings.list_timeout_s
+        limit_s = max(backend.bounds.timeout_s, self._settings.list_timeout_s)
         try:
             async with asyncio.timeout(limit_s):
                 pages = await self._pages(backend, method, client, caller)
@@ -121,7 +147,7 @@ class Listings:
             params = {"cursor": page.next_cursor}
 
 
-def _sharing(client: Client, caller: Caller) -> str:
+def sharing(client: Client, caller: Caller) -> str:
     """Who may share a cached list: the same session, or the same caller with the same capabilities."""
     if client.session:
         return f"session {client.session}"
