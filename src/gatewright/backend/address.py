@@ -10,7 +10,7 @@ import ssl
 from typing import TYPE_CHECKING, Final, final
 from urllib.parse import urlsplit
 
-from gatewright.backend.channel import Origin
+from gatewright.backend.origin import Origin
 
 if TYPE_CHECKING:
     from gatewright.backend.settings import BackendSettings
