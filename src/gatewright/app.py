@@ -150,7 +150,7 @@ class Gateway:
         bounds = _slowest(config)
         cursors = Cursors(secrets.token_bytes(32))
         fanout = Fanout(backends, listings, cursors, config.routing, bounds)
-        front = Front(backends, config.routing, bounds, Listening(backends, fanout), VERSION)
+        front = Front(backends, config.routing, bounds, Listening(backends, fanout, listings), VERSION)
         router = Router(backends, fanout, front, config.routing.separator)
         handle = compose(
             [

@@ -21,7 +21,7 @@ from gatewright.protocol import jsonrpc
 from gatewright.protocol.methods import METHODS, Method
 from gatewright.routing.catalog import Listing, Scope, matches
 from gatewright.routing.cursors import Cursors
-from gatewright.routing.listings import Listings
+from gatewright.routing.listings import Listings, sharing
 from gatewright.routing.settings import Routing
 
 MISSING_KEY: Final = "dev.gatewright/unavailable"
@@ -61,28 +61,37 @@ class Fanout:
         )
 
     async def owner(self, call: Call, uri: str) -> McpBackend:
-        """The backend that has a resource: the one that lists it, or whose template fits it best.
+        """The backend that has a resource: the one that lists it, whose template fits it best, or whose tools refer
+        to it (MCP Apps do to their `ui://` resources, listed or not). `uri` may be a template itself (completion).
 
         Raises ResourceNotFound when no backend that can be reached knows it.
         """
-        resources, _ = await self._read_all(call, METHODS["resources/list"])
+        resources, missing = await self._read_all(call, METHODS["resources/list"])
         for name, found in resources.items():
             if uri in found.keys:
                 return self._backends[name]
-        templates, missing = await self._read_all(call, METHODS["resources/templates/list"])
+        templates, without = await self._read_all(call, METHODS["resources/templates/list"])
         fitting = [
-            (len(template.partition("{")[0]), name)
+            (template == uri, len(template.partition("{")[0]), name)
             for name, found in templates.items()
             for template in found.keys
             if matches(template, uri)
         ]
         if fitting:
-            return self._backends[max(fitting, key=lambda fit: fit[0])[1]]
-        only = [name for name, found in resources.items() if found.keys or templates.get(name)]
+            return self._backends[max(fitting, key=lambda fit: fit[:2])[2]]
+        tools, _ = await self._read_all(call, METHODS["tools/list"])
+        reference = jsonrpc.encode(uri)
+        for name, found in tools.items():
+            if any(reference in item for item in found.items):
+                return self._backends[name]
+        missing |= without
+        if missing:
+            raise BackendUnavailable(
+                f"no reachable backend lists this resource; unavailable: {', '.join(missing)}", data=_reasons(missing)
+            )
+        only = [name for name in self._backends if resources[name].keys or templates[name].keys]
         if len(only) == 1:
             return self._backends[only[0]]  # servers may serve more than they list
-        if missing:
-            raise BackendUnavailable(f"no reachable backend lists this resource; unavailable: {', '.join(missing)}")
         raise ResourceNotFound("Resource not found", data={"uri": uri})
 
     async def _list(self, call: Call, method: Method) -> Outcome:
@@ -108,10 +117,17 @@ class Fanout:
 
     async def _read_all(self, call: Call, method: Method) -> tuple[dict[str, Listing], dict[str, str]]:
         """Every backend's list, in the order of the configuration, and why the others' are missing."""
-        names = list(self._backends)
-        answers = await asyncio.gather(*(self._read(call, method, self._backends[name]) for name in names))
-        found = {name: answer for name, answer in zip(names, answers, strict=True) if isinstance(answer, Listing)}
-        missing = {name: answer for name, answer in zip(names, answers, strict=True) if isinstance(answer, str)}
+        share = sharing(call.client, call.caller)
+        now = asyncio.get_running_loop().time()
+        answers: dict[str, Listing | str | None] = {
+            name: self._listings.kept(name, method, share, now) for name in self._backends
+        }
+        absent = [name for name, kept in answers.items() if kept is None]
+        if absent:
+            read = await asyncio.gather(*(self._read(call, method, self._backends[name]) for name in absent))
+            answers.update(zip(absent, read, strict=True))
+        found = {name: answer for name, answer in answers.items() if isinstance(answer, Listing)}
+        missing = {name: answer for name, answer in answers.items() if isinstance(answer, str)}
         return found, missing
 
     async def _read(self, call: Call, method: Method, backend: McpBackend) -> Listing | str:
@@ -128,13 +144,15 @@ class Fanout:
 
     async def _tell(self, call: Call, method: Method, backend: McpBackend) -> None:
         try:
-            offer = await backend.offer(call.client, call.caller)
-            if method.capability in offer.capabilities:
+            async with asyncio.timeout(self._settings.list_timeout_s):
+                offer = await backend.offer(call.client, call.caller)
+                if method.capability not in offer.capabilities:
+                    return
                 answer = await backend.request(method.name, call.params, call.client, call.caller)
-                if isinstance(answer, Failure):
-                    log.info("refused", backend=backend.name, method=method.name, reason=answer.message[:200])
-        except BackendError as error:
-            log.warning("not told", backend=backend.name, method=method.name, reason=error.message)
+            if isinstance(answer, Failure):
+                log.info("refused", backend=backend.name, method=method.name, reason=answer.message[:200])
+        except (BackendError, TimeoutError) as error:
+            log.warning("not told", backend=backend.name, method=method.name, reason=str(error) or "timed out")
 
 
 def _merged(

@@ -24,6 +24,9 @@ from gatewright.routing.settings import Routing
 
 SHARED_ROUTE_DROPS: Final = frozenset({"tasks"})
 """Capabilities of single backends that need routing by an id of theirs: not offered where several share a route."""
+LISTED: Final = ("tools", "prompts", "resources")
+"""Offered where a backend cannot be reached, which may have them: a client that lists is told what is missing, one that
+was not offered lists never asks again."""
 log = structlog.get_logger("gatewright.routing")
 
 
@@ -55,18 +58,24 @@ class Front:
         if route:
             return await self._backends[route].offer(client, caller)
         offers = await asyncio.gather(*(self._reached(backend, client, caller) for backend in self._backends.values()))
-        return merge({name: offer for name, offer in zip(self._backends, offers, strict=True) if offer is not None})
+        merged = merge({name: offer for name, offer in zip(self._backends, offers, strict=True) if offer is not None})
+        if None in offers:
+            for name in LISTED:
+                merged.capabilities.setdefault(name, jsonrpc.EMPTY)
+        return merged
 
     async def tell(self, route: str, client: Client, message: bytes) -> None:
-        """Pass a handshake client's notification on to its backend sessions. One that fails is logged."""
+        """Pass a handshake client's notification on to its backend sessions. One that fails, or takes too long, is
+        logged."""
         names = [route] if route else list(self._backends)
         await asyncio.gather(*(self._told(self._backends[name], client, message) for name in names))
 
     async def _told(self, backend: McpBackend, client: Client, message: bytes) -> None:
         try:
-            await backend.tell(client, message)
-        except BackendError as error:
-            log.info("notification not delivered", backend=backend.name, reason=error.message)
+            async with asyncio.timeout(self._list_timeout_s):
+                await backend.tell(client, message)
+        except (BackendError, TimeoutError) as error:
+            log.info("notification not delivered", backend=backend.name, reason=str(error) or "timed out")
 
     async def _reached(self, backend: McpBackend, client: Client, caller: Caller) -> Offer | None:
         try:

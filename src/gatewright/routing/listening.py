@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import final
+from typing import Final, final
 
 import structlog
 
@@ -17,9 +17,11 @@ from gatewright.backend.feed import Listener, Wants
 from gatewright.call import Call, Outcome, Params
 from gatewright.errors import BackendError, GatewayError, InvalidParams
 from gatewright.protocol import jsonrpc, subscriptions
-from gatewright.protocol.methods import ACKNOWLEDGED
+from gatewright.protocol.methods import ACKNOWLEDGED, LIST_CHANGED
 from gatewright.routing.fanout import Fanout
+from gatewright.routing.listings import Listings
 
+MAX_HELD: Final = 2 * subscriptions.MAX_URIS
 log = structlog.get_logger("gatewright.routing")
 
 
@@ -27,9 +29,10 @@ log = structlog.get_logger("gatewright.routing")
 class Listening:
     """Serves `subscriptions/listen`."""
 
-    def __init__(self, backends: Mapping[str, McpBackend], fanout: Fanout) -> None:
+    def __init__(self, backends: Mapping[str, McpBackend], fanout: Fanout, listings: Listings) -> None:
         self._backends = backends
         self._fanout = fanout
+        self._listings = listings
 
     async def __call__(self, call: Call) -> Outcome:
         """Carry announcements until the client leaves or the gateway drains: then the task is cancelled.
@@ -41,11 +44,10 @@ class Listening:
             raise InvalidParams("subscriptions/listen needs params.notifications")
         wants = Wants(*subscriptions.read_filter(wanted))
         waiting = Waiting()
-        joined: list[tuple[McpBackend, Listener]] = []
+        joined: list[tuple[McpBackend, Listener]] = []  # filled one by one: what joined is left, whenever this ends
         try:
             plan = await self._plan(call, wants)
-            found = await asyncio.gather(*(self._join(call, backend, part, waiting) for backend, part in plan))
-            joined = [one for one in found if one is not None]
+            await asyncio.gather(*(self._join(call, backend, part, waiting, joined) for backend, part in plan))
             await self._acknowledge(call, [listener.wants for _, listener in joined])
             while True:
                 for method, params in await waiting.take():
@@ -68,17 +70,26 @@ class Listening:
         return [(backend, part) for backend, part in parts if part]
 
     async def _join(
-        self, call: Call, backend: McpBackend, wants: Wants, waiting: Waiting
-    ) -> tuple[McpBackend, Listener] | None:
+        self,
+        call: Call,
+        backend: McpBackend,
+        wants: Wants,
+        waiting: Waiting,
+        joined: list[tuple[McpBackend, Listener]],
+    ) -> None:
+        def heard(method: str, params: Params) -> None:
+            if method in LIST_CHANGED:
+                self._listings.changed(backend.name, "", method)  # before the client can ask for the list
+            waiting.put(method, params)
+
         if not wants:
-            return None
+            return
         try:
-            return backend, await backend.feed.join(wants, waiting.put)
+            joined.append((backend, await backend.feed.join(wants, heard)))
         except BackendError as error:
             if call.route:
                 raise
             log.warning("not subscribed", backend=backend.name, reason=error.message)
-            return None
 
     async def _acknowledge(self, call: Call, agreed: list[Wants]) -> None:
         lists = frozenset(method for wants in agreed for method in wants.lists)
@@ -89,7 +100,8 @@ class Listening:
 
 @final
 class Waiting:
-    """Announcements on their way to one client, each thing once: bounded by what can be announced."""
+    """Announcements on their way to one client, each thing once. Bounded by what it asked for, and where a backend
+    announces what lies under a resource, by `MAX_HELD`: then the oldest are dropped."""
 
     def __init__(self) -> None:
         self._held: dict[tuple[str, bytes], Params] = {}
@@ -99,6 +111,8 @@ class Waiting:
         """Add one. The same announcement, still waiting, is replaced by the newer."""
         uri = params.get("uri")
         self._held[method, b"" if uri is None else bytes(uri)] = params
+        if len(self._held) > MAX_HELD:
+            del self._held[next(iter(self._held))]
         self._arrived.set()
 
     async def take(self) -> list[tuple[str, Params]]:

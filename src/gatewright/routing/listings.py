@@ -63,15 +63,24 @@ class Listings:
             for key in [key for key in held if key[0] == backend and key[1] in stale]:
                 held.pop(key)
 
+    def kept(self, backend: str, method: Method, share: str, now: float) -> Listing | None:
+        """The list that is kept for those who share it (see `sharing`), its lifetime what is left of it."""
+        key = (backend, method.name, share)
+        kept = self._kept.get(key)
+        if kept is None or kept[0] <= now:
+            return None
+        self._kept.move_to_end(key)
+        return msgspec.structs.replace(kept[1], ttl_ms=int((kept[0] - now) * 1000))
+
     async def read(self, backend: McpBackend, method: Method, client: Client, caller: Caller) -> Listing:
-        """One backend's list, its lifetime what is left of it. Raises BackendError when it cannot be had in time."""
-        key = (backend.name, method.name, sharing(client, caller))
+        """One backend's list, kept or not. Raises BackendError when it cannot be had in time."""
+        share = sharing(client, caller)
         loop = asyncio.get_running_loop()
         now = loop.time()
-        kept = self._kept.get(key)
-        if kept is not None and kept[0] > now:
-            self._kept.move_to_end(key)
-            return msgspec.structs.replace(kept[1], ttl_ms=int((kept[0] - now) * 1000))
+        kept = self.kept(backend.name, method, share, now)
+        if kept is not None:
+            return kept
+        key = (backend.name, method.name, share)
         limit_s = self._settings.list_timeout_s
         reading = self._reading.get(key)
         if reading is None:
