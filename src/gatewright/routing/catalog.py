@@ -21,7 +21,8 @@ from gatewright.protocol.methods import Method
 Scope = Literal["public", "private"]
 MAX_TTL_MS: Final = 86_400_000
 """A day: the longest that a backend's word is taken for, however long it says."""
-_URI_CHARACTERS: Final = "!#$%&'()*+,-./:;=?@[]_~"
+_WRITTEN_AS_IS: Final = "!#$%&'()*+,-./:;=?@[]_~{}"
+"""What a URI may hold and percent-encoding leaves alone, and the marks of expressions."""
 _decode_items: Final = msgspec.json.Decoder(list[Raw]).decode
 _decode_text: Final = msgspec.json.Decoder(str).decode
 _decode_int: Final = msgspec.json.Decoder(int).decode
@@ -100,19 +101,16 @@ def matches(template: str, uri: str) -> bool:
     has compare as the expansion writes them, percent-encoded. Linear in the URI's length whatever the template, since
     both come from strangers.
     """
-    literals: list[str] = []
-    rest = template
-    while True:
-        literal, opened, tail = rest.partition("{")
-        literals.append(_written(literal))
-        if not opened:
-            break
-        _, closed, rest = tail.partition("}")
+    first, *pieces = _written(template).split("{")
+    literals = [first]
+    for piece in pieces:
+        _, closed, literal = piece.partition("}")
         if not closed:
             return False
+        literals.append(literal)
     uri = _written(uri)
     if len(literals) == 1:
-        return uri == literals[0]
+        return uri == first
     if not uri.startswith(literals[0]) or not uri.endswith(literals[-1]):
         return False
     at, end = len(literals[0]), len(uri) - len(literals[-1])
@@ -141,5 +139,5 @@ def _lifetime_ms(ttl: Raw) -> int:
 
 
 def _written(text: str) -> str:
-    """A literal of a template, or a URI, as an expansion writes it (RFC 6570, 3.1)."""
-    return quote(text, _URI_CHARACTERS)
+    """The literals of a template, or a URI, as an expansion writes them (RFC 6570, 3.1)."""
+    return quote(text, _WRITTEN_AS_IS, errors="surrogatepass")
