@@ -21,6 +21,7 @@ from gatewright.backend.feed import Feed, Heard, Wants
 from gatewright.backend.handshake import HandshakeFace, NotThisEra
 from gatewright.backend.modern import GATEWAY_INFO, MODERN_ERRORS, ModernFace, own_client
 from gatewright.backend.parking import Limits, Parking
+from gatewright.backend.standing import Standing
 from gatewright.call import ANONYMOUS, Call, Caller, Client, Failure, Outcome, Params, Result
 from gatewright.errors import BackendError, BackendUnavailable, ProtocolError
 from gatewright.protocol import addressing, bridge, jsonrpc, questions
@@ -92,6 +93,8 @@ class McpBackend:
         bounds = Limits(settings.max_parked, settings.max_parked_per_caller, settings.parked_s)
         self._parking = Parking(name, sealer, bounds, background)
         self.feed: Final = Feed(name, self, background)
+        self._standing = Standing(self.feed, outlets, background)
+        self._background = background
         self._probing = asyncio.Lock()
 
     async def __call__(self, call: Call) -> Outcome:
@@ -108,14 +111,23 @@ class McpBackend:
         if name != call.name and name is not None and call.row is not None:
             params = addressing.renamed(call.row, params, name)
         if era == "modern":
-            if call.method in ANSWERED_HERE:
-                return Result(b"{}")
+            if call.row is not None and "modern" not in call.row.eras:
+                return await self._stood_in(call, name or "")
             outcome = await self._modern.call(call, name, params, lines)
         else:
             outcome = await self._handshaken(call, params)
         if call.method == "tools/list" and isinstance(outcome, Result):
             return Result(self.annotations.learn(outcome.value, is_first_page="cursor" not in params))
         return outcome
+
+    async def _stood_in(self, call: Call, uri: str) -> Outcome:
+        """A method that the modern era lost, done here as that era does it."""
+        session = call.client.session
+        if call.method == "resources/subscribe":
+            return await self._standing.subscribe(session, uri)
+        if call.method == "resources/unsubscribe":
+            return self._standing.unsubscribe(session, uri)
+        return Result(b"{}")  # logging/setLevel: every request carries the session's level
 
     async def _handshaken(self, call: Call, params: Params) -> Outcome:
         """A call in the handshake era. What its backend may ask of a client of the other era parks the call."""
@@ -146,6 +158,8 @@ class McpBackend:
             if self._offer is None:
                 self._offer = await self._discover(client)
             found = self._offer
+            if client.session:
+                self._background(self._standing.watch(client.session))
         else:
             result = (await self._handshake.session(client, caller)).result
             found = Offer(result.capabilities, result.serverInfo, result.instructions)
@@ -185,6 +199,7 @@ class McpBackend:
 
     async def release(self, client_session: str) -> None:
         """A client session ended."""
+        self._standing.release(client_session)
         await self._handshake.release(client_session)
 
     async def aclose(self) -> None:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from gatewright.background import Background
     from gatewright.protocol.sealed import Sealer
 
+TOGETHER_S: Final = 0.02
+"""Questions asked at once arrive one by one; those within this time go to the client together."""
 ANEW: Final = ""
 """In a state: no call is parked, the retry makes it anew."""
 SWEEP_S: Final = 1.0
@@ -122,7 +124,7 @@ class Parked:
         """Wait until the call is over or asks something. Returns the open questions, none when it is over."""
         await self._woken.wait()
         if self.outcome is None:
-            await asyncio.sleep(0)  # questions asked together arrive in the same turn of the loop
+            await asyncio.sleep(TOGETHER_S)
         return {} if self.outcome is not None else dict(self._asked)
 
 
