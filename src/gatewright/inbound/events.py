@@ -1,0 +1,122 @@
+"""What was sent on the streams of one session, so that a stream that broke off can be resumed where it did.
+
+Each event has an id that is unique in its session and names its stream, so that a resume replays that stream's
+messages and no other's. The log is bounded in events and bytes; what fell out of it cannot be replayed, and the client
+is told so. Sources: basic/transports "Resumability and Redelivery" of 2025-11-25; S-23 to S-25.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Final, final
+
+from gatewright.errors import InvalidRequest
+from gatewright.protocol import sse
+
+MAX_DIGITS: Final = 12
+"""A session that sent more events than this has digits for outlived every bound."""
+Send = Callable[[bytes], Awaitable[None]]
+
+
+@final
+class EventLog:
+    """The events of one session. `max_events` and `max_bytes` bound what is kept, over all its streams."""
+
+    __slots__ = ("_bytes", "_kept", "_max_bytes", "_max_events", "_opened", "_streams")
+
+    def __init__(self, max_events: int, max_bytes: int) -> None:
+        self._max_events = max_events
+        self._max_bytes = max_bytes
+        self._kept: deque[tuple[EventStream, int, bytes]] = deque()
+        self._bytes = 0
+        self._opened = 0
+        self._streams: dict[int, EventStream] = {}
+
+    def open(self) -> EventStream:
+        """A new stream."""
+        self._opened += 1
+        stream = EventStream(self, self._opened)
+        self._streams[self._opened] = stream
+        return stream
+
+    def resume(self, last_event_id: str) -> tuple[EventStream, list[bytes]]:
+        """The stream an event id belongs to, and its later events, encoded. Raises InvalidRequest when they are not
+        there any more, or never were."""
+        number, _, position = last_event_id.partition("-")
+        stream = self._streams.get(_number(number))
+        after = _number(position)
+        if stream is None or not 0 <= after <= stream.sent:
+            raise InvalidRequest("Last-Event-ID is unknown: that stream cannot be resumed")
+        events = [(place, message) for one, place, message in self._kept if one is stream and place > after]
+        if len(events) != stream.sent - after:
+            raise InvalidRequest("Last-Event-ID is too old: events after it are not kept any more")
+        return stream, [sse.encode(message, event_id=f"{number}-{place}") for place, message in events]
+
+    def forget(self, stream: EventStream) -> None:
+        """A stream on which nothing was ever sent is over."""
+        self._streams.pop(stream.number, None)
+
+    def keep(self, stream: EventStream, position: int, message: bytes) -> None:
+        """Keep an event, and let the oldest go that the bounds have no room for."""
+        self._kept.append((stream, position, message))
+        self._bytes += len(message)
+        while self._kept and (len(self._kept) > self._max_events or self._bytes > self._max_bytes):
+            gone, place, old = self._kept.popleft()
+            self._bytes -= len(old)
+            if gone.is_done and place == gone.sent:
+                self._streams.pop(gone.number, None)
+
+
+@final
+class EventStream:
+    """One stream of a session: its events go to whoever is attached, and are kept either way."""
+
+    __slots__ = ("_attached", "_log", "is_done", "number", "on_done", "sent")
+
+    def __init__(self, log: EventLog, number: int) -> None:
+        self._log = log
+        self.number = number
+        self.sent = 0
+        self.is_done = False
+        self.on_done: Callable[[], None] | None = None
+        self._attached: Send | None = None
+
+    def prime(self, retry_ms: int) -> bytes:
+        """The event that a stream begins with: an id to resume from and no data (2025-11-25)."""
+        return sse.encode(b"", event_id=f"{self.number}-{self.sent}", retry_ms=retry_ms)
+
+    def attach(self, send: Send) -> None:
+        """Send what comes to this connection from now on; the one before gets nothing more."""
+        self._attached = send
+
+    def detach(self, send: Send) -> None:
+        """That connection is gone, if it is still the attached one."""
+        if self._attached == send:
+            self._attached = None
+
+    @property
+    def is_attached(self) -> bool:
+        """Whether anybody reads it now."""
+        return self._attached is not None
+
+    async def send(self, message: bytes) -> None:
+        """Send one message, and keep it for a resume."""
+        self.sent += 1
+        self._log.keep(self, self.sent, message)
+        attached = self._attached
+        if attached is not None:
+            await attached(sse.encode(message, event_id=f"{self.number}-{self.sent}"))
+
+    def finish(self) -> None:
+        """Nothing more will come on it."""
+        self.is_done = True
+        if not self.sent:
+            self._log.forget(self)
+        if self.on_done is not None:
+            self.on_done()
+
+
+def _number(text: str) -> int:
+    """A count in plain digits, -1 for anything else."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= MAX_DIGITS else -1
