@@ -7,6 +7,8 @@ BackendUnavailable: nothing was sent. Source: RFC 9110, 4.3.4.
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 import ssl
 from collections.abc import Callable
 from typing import TypeVar, final
@@ -49,4 +51,6 @@ def _reason(error: OSError) -> str:
     """What went wrong, without addresses of ours."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not accepted: {error.verify_message}"
-    return error.strerror or type(error).__name__
+    if error.errno is None or isinstance(error, (ssl.SSLError, socket.gaierror)):
+        return error.strerror or type(error).__name__
+    return os.strerror(error.errno)  # asyncio puts the address into the error's own text

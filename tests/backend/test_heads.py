@@ -1,0 +1,134 @@
+"""Known heads: what is recognised is exactly what the parser would have taken."""
+
+from __future__ import annotations
+
+import httptools
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gatewright.backend.heads import EAGER, SELDOM, KnownHead
+
+MAX_BYTES = 1000
+HEAD = b"HTTP/1.1 200 OK\r\nDate: Fri\r\nContent-Length: %d\r\nContent-Type: application/json\r\n\r\n"
+
+
+def learnt(data: bytes, body_bytes: int) -> KnownHead:
+    """A head seen once."""
+    known = KnownHead()
+    known.learn(data, body_bytes, {b"content-length": b"%d" % body_bytes, b"content-type": b"application/json"})
+    return known
+
+
+def body_of(known: KnownHead, data: bytes) -> bytes | None:
+    """The body that is recognised."""
+    at = known.body_at(data, MAX_BYTES)
+    return data[at:] if at else None
+
+
+class Parsed:
+    """What the parser says of the same bytes."""
+
+    def __init__(self, data: bytes) -> None:
+        self.body = b""
+        self.messages = 0
+        self.is_kept = False
+        self._parser = httptools.HttpResponseParser(self)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError:
+            self.messages = -1
+
+    def on_body(self, data: bytes) -> None:
+        self.body += data
+
+    def on_message_complete(self) -> None:
+        self.messages += 1
+        self.is_kept = self._parser.should_keep_alive()
+
+
+def test_nothing_is_known_at_first() -> None:
+    """Not even what would fit any head."""
+    for data in (b"", b"\0", b"\0\r\0", b"\0\r\n\r\n", HEAD % 1 + b"x"):
+        assert KnownHead().body_at(data, MAX_BYTES) == 0
+
+
+def test_the_same_head_with_another_length_is_known() -> None:
+    """The body is whatever the length says, and the fields come without it."""
+    known = learnt(HEAD % 3 + b"abc", 3)
+    assert body_of(known, HEAD % 3 + b"xyz") == b"xyz"
+    assert body_of(known, HEAD % 12 + b"x" * 12) == b"x" * 12
+    assert known.headers == {b"content-type": b"application/json"}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        HEAD % 3 + b"ab",
+        HEAD % 3 + b"abcd",
+        HEAD % 3,
+        HEAD % 1001 + b"x" * 1001,
+        (HEAD % 3 + b"abc").replace(b"Fri", b"Sat"),
+        (HEAD % 3 + b"abc").replace(b"200", b"500"),
+        (HEAD % 3 + b"abc").replace(b": 3", b": +3"),
+        (HEAD % 3 + b"abc").replace(b": 3", b": 3 "),
+        (HEAD % 3 + b"abc").replace(b": 3", b": "),
+        (HEAD % 3 + b"abc").replace(b": 3", b": 3, 3"),
+        (HEAD % 3 + b"abc").replace(b": 3", ": ٣".encode()),
+        (HEAD % 3 + b"abc").replace(b": 3", b": 00000000003"),
+        (HEAD % 3 + b"abc").replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"),
+        (HEAD % 3 + b"abc") * 2,
+    ],
+    ids=lambda data: repr(data[-30:]),
+)
+def test_anything_else_is_the_parsers(data: bytes) -> None:
+    """Another length than there are bytes, another head, digits that are none, a body that is too long."""
+    assert body_of(learnt(HEAD % 3 + b"abc", 3), data) is None
+
+
+def test_only_one_whole_answer_teaches() -> None:
+    """Not two, not an informational head before it, not one without a length."""
+    early = b"HTTP/1.1 100 Continue\r\n\r\n"
+    for data, body_bytes in ((HEAD % 3 + b"abc" + HEAD % 3 + b"abc", 3), (early + HEAD % 3 + b"abc", 3)):
+        assert body_of(learnt(data, body_bytes), data) is None
+    chunked = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+    assert body_of(learnt(chunked, 3), chunked) is None
+
+
+def test_heads_that_never_repeat_are_learnt_seldom() -> None:
+    """A new id in every head costs little; a head that came to stay is learnt soon."""
+    known = KnownHead()
+    for number in range(EAGER):
+        known.learn(HEAD.replace(b"Fri", b"%d" % number) % 1 + b"x", 1, {})
+    last = HEAD.replace(b"Fri", b"last") % 1 + b"x"
+    asked = 0
+    while not known.body_at(last, MAX_BYTES):
+        known.learn(last, 1, {})
+        asked += 1
+    assert asked == SELDOM
+
+
+LINES = st.sampled_from(
+    [
+        *(b"date: x", b"content-length: 3", b"Content-Length:3", b"content-length: 12", b"x-content-length: 3"),
+        *(b"connection: close", b"connection: keep-alive", b"transfer-encoding: chunked", b"x: content-length: 9"),
+    ]
+)
+HEADS = st.lists(LINES, max_size=5).map(lambda lines: b"\r\n".join([b"HTTP/1.1 200 OK", *lines, b"", b""]))
+BODIES = st.sampled_from([b"", b"abc", b"abc\r\n\r\n", b"x" * 12, b"3\r\nabc\r\n0\r\n\r\n"])
+
+
+@given(HEADS, BODIES, st.lists(st.tuples(HEADS, BODIES), max_size=4))
+def test_what_is_recognised_is_what_the_parser_takes(
+    head: bytes, body: bytes, others: list[tuple[bytes, bytes]]
+) -> None:
+    """Whatever was learnt from a message that the parser took for one whole 200 on an open connection."""
+    first = Parsed(head + body)
+    if first.messages != 1 or not first.is_kept:
+        return
+    known = learnt(head + body, len(first.body))
+    for other_head, other_body in [(head, body), (head, b"0123456789ab"), *others]:
+        recognised = body_of(known, other_head + other_body)
+        if recognised is not None:
+            parsed = Parsed(other_head + other_body)
+            assert (parsed.messages, parsed.body, parsed.is_kept) == (1, recognised, True)
