@@ -6,6 +6,7 @@ reaches another backend, whatever the name in the call.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from typing import Final, final
 
 from gatewright.call import Call, Caller, Handler, Outcome, Permit, Target
@@ -26,11 +27,11 @@ def permit(caller: Caller, route: str, target: Target) -> Permit | None:
 class Authz:
     """Sets `call.permit`."""
 
-    async def __call__(self, call: Call, proceed: Handler, /) -> Outcome:
+    def __call__(self, call: Call, proceed: Handler, /) -> Awaitable[Outcome]:
         """Decide, then go on with the permit."""
         if call.target is None:
             raise InvalidRequest("the call has no target")
         call.permit = permit(call.caller, call.route, call.target)
         if call.permit is None:
             raise InvalidRequest("this path does not serve that backend")
-        return await proceed(call)
+        return proceed(call)

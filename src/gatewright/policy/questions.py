@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import Awaitable
 from typing import Final, final
 
 from gatewright.call import Call, Failure, Handler, InputRequired, Json, Outcome
@@ -24,10 +25,13 @@ MAX_ROUNDS: Final = 16
 class Questions:
     """Turns InputRequired outcomes into questions and retries, where the client is of the handshake era."""
 
-    async def __call__(self, call: Call, proceed: Handler, /) -> Outcome:
+    def __call__(self, call: Call, proceed: Handler, /) -> Awaitable[Outcome]:
         """Go on until the outcome is a result or a failure. Raises MissingCapability, BackendGarbage."""
+        return proceed(call) if call.client.revision.has_result_type else self._settled(call, proceed)
+
+    async def _settled(self, call: Call, proceed: Handler) -> Outcome:
         outcome = await proceed(call)
-        if not isinstance(outcome, InputRequired) or call.client.revision.has_result_type:
+        if not isinstance(outcome, InputRequired):
             return outcome
         first = call.params
         for _ in range(MAX_ROUNDS):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from typing import Protocol, final
 
 from gatewright.call import Call, Handler, Outcome, Target
@@ -24,7 +25,11 @@ class Resolve:
     def __init__(self, targets: Targets) -> None:
         self._targets = targets
 
-    async def __call__(self, call: Call, proceed: Handler, /) -> Outcome:
+    def __call__(self, call: Call, proceed: Handler, /) -> Awaitable[Outcome]:
         """Find the target, then go on."""
-        call.target = self._targets.known(call) or await self._targets.found(call)
+        call.target = self._targets.known(call)
+        return proceed(call) if call.target is not None else self._found(call, proceed)
+
+    async def _found(self, call: Call, proceed: Handler) -> Outcome:
+        call.target = await self._targets.found(call)
         return await proceed(call)
