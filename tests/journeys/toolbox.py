@@ -278,9 +278,9 @@ class Conversation:
     def _tool_ask(self, request_id: int, params: Json, given: Json) -> None:
         self._ask(given["method"], given.get("params", {}), request_id)
 
-    def _tool_ask_outside(self, request_id: int, params: Json, given: Json) -> Json:
+    def _tool_ask_outside(self, request_id: int, params: Json, given: Json) -> None:
+        self._answer(request_id, _texts({"asked": given["method"]}))
         self._ask(given["method"], given.get("params", {}), None)
-        return {"asked": given["method"]}
 
     def _tool_announce(self, request_id: int, params: Json, given: Json) -> Json:
         self.announce(given["method"], given.get("params"))
