@@ -33,7 +33,7 @@ from gatewright.protocol import http_sse, jsonrpc, sse
 
 MAX_WAITING: Final = 64
 """Messages that may wait to be posted before whoever writes the next one waits."""
-ACCEPT_S: Final = 2.0
+ACCEPT_S: Final = 1.0
 """How long the next message waits for the one before it to be accepted. Servers accept at once; one that answers a
 POST when the work is done would otherwise never get the answer to its own question."""
 UNDELIVERED: Final = -31_002
@@ -317,6 +317,7 @@ class SseWire(Wire):
         if task is not None:
             where.add(task)
             task.add_done_callback(where.discard)
+            task.add_done_callback(lambda _: work.close())  # it may have been cancelled before it began
         return task
 
 
