@@ -196,6 +196,24 @@ async def test_a_question_ends_with_its_call() -> None:
         await box.until(lambda it: it.noted("answered"))
 
 
+@pytest.mark.parametrize("kind", ["python", "http"])
+async def test_a_backend_takes_its_question_back(kind: str) -> None:
+    """The client is told under the id that it knows; a late answer is dropped, and the call goes on."""
+    async with travelling_over(kind, "handshake") as (travel, box):
+        client = await travel.handshake("/mcp/box", {"elicitation": {}})
+        answer = await client.post(called(client, "ask", method="elicitation/create"))
+        question = await answer.event()
+        assert question is not None
+        for conversation in box.conversations:
+            conversation.take_back()
+        told = await answer.event()
+        assert told is not None
+        assert (told["method"], told["params"]) == ("notifications/cancelled", {"requestId": question["id"]})
+        assert (await client.reply(question, {"late": True})).status == 202
+        assert await client.tool("echo", text="x") == {"label": "box", "text": "x"}
+        assert box.noted("answered") == []
+
+
 async def test_another_session_cannot_answer() -> None:
     """An answer counts in the session that was asked, and nowhere else."""
     async with travelling_over("python", "handshake") as (travel, _):

@@ -16,14 +16,14 @@ from gatewright.call import Call, Failure, Params, Reply, Result
 from gatewright.errors import BackendError, GatewayError
 from gatewright.protocol import bridge, jsonrpc, refusals
 from gatewright.protocol.jsonrpc import Id
-from gatewright.protocol.methods import ASKS, LIST_CHANGED, PROGRESS
+from gatewright.protocol.methods import ASKS, CANCELLED, LIST_CHANGED, PROGRESS
 from gatewright.protocol.modern import PROGRESS_KEY
 
 if TYPE_CHECKING:
     from gatewright.backend.base import Link
 
-Start = Callable[[Coroutine[Any, Any, None]], object]
-"""Runs a coroutine in the gateway's task group."""
+Start = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None] | None"]
+"""Runs a coroutine in the gateway's task group; None when that is ending."""
 
 UNASKABLE: Final = -32601
 log = structlog.get_logger("gatewright.backend")
@@ -36,10 +36,36 @@ class Changes(Protocol):
 
 
 @final
+class OpenAsks:
+    """A backend's questions while they are open with a client, so that it can take them back. Its ids are its own:
+    the client knows a question under another."""
+
+    __slots__ = ("_start", "_tasks")
+
+    def __init__(self, start: Start) -> None:
+        self._start = start
+        self._tasks: dict[bytes, asyncio.Task[None]] = {}
+
+    def put(self, link: Link, reply: Reply | None, request_id: Id, method: str, params: Params) -> None:
+        """Put a question to whoever `reply` is the way to."""
+        task = self._start(answer(link, reply, request_id, method, params))
+        if task is not None:
+            key = jsonrpc.encode_id(request_id)
+            self._tasks[key] = task
+            task.add_done_callback(lambda _: self._tasks.pop(key, None))
+
+    def take_back(self, params: Params) -> None:
+        """The backend cancelled a question: the client is told, and no answer is sent."""
+        task = self._tasks.pop(bytes(params.get("requestId", b"")), None)
+        if task is not None:
+            task.cancel()
+
+
+@final
 class CallSink:
     """What a backend says while it carries out one call."""
 
-    __slots__ = ("_backend", "_call", "_changes", "_link", "_start", "_token")
+    __slots__ = ("_asks", "_backend", "_call", "_changes", "_link", "_start", "_token")
 
     def __init__(self, call: Call, backend: str, link: Link, start: Start, changes: Changes) -> None:
         self._call = call
@@ -48,6 +74,7 @@ class CallSink:
         self._start = start
         self._changes = changes
         self._token = call.meta.get(PROGRESS_KEY)
+        self._asks: OpenAsks | None = None
 
     async def notified(self, method: str, params: Params) -> None:
         """Pass a notification on. Progress wants the client's own token, and counts as a sign of life."""
@@ -57,6 +84,10 @@ class CallSink:
             if self._token is not None:
                 await call.reply.emit(method, bridge.retokened(params, self._token))
             return
+        if method == CANCELLED:
+            if self._asks is not None:
+                self._asks.take_back(params)
+            return
         if method in LIST_CHANGED:
             self._changes.changed(self._backend, call.client.session, method)
         await call.reply.emit(method, jsonrpc.encode(params))
@@ -64,20 +95,22 @@ class CallSink:
     def asked(self, request_id: Id, method: str, params: Params) -> None:
         """Put a question to the client of this call."""
         self._call.heard_at = asyncio.get_running_loop().time()
-        self._start(answer(self._link, self._call.reply, request_id, method, params))
+        if self._asks is None:
+            self._asks = OpenAsks(self._start)
+        self._asks.put(self._link, self._call.reply, request_id, method, params)
 
 
 @final
 class SessionSink:
     """What a backend says outside any call, for the client session its backend session belongs to (or for none)."""
 
-    __slots__ = ("_backend", "_changes", "_outlets", "_session", "_start", "hears", "link")
+    __slots__ = ("_asks", "_backend", "_changes", "_outlets", "_session", "hears", "link")
 
     def __init__(self, backend: str, session: str, outlets: Outlets, start: Start, changes: Changes) -> None:
         self._backend = backend
         self._session = session
         self._outlets = outlets
-        self._start = start
+        self._asks = OpenAsks(start)
         self._changes = changes
         self.link: Link | None = None
         self.hears: set[Callable[[str, Params], None]] = set()
@@ -87,6 +120,9 @@ class SessionSink:
         """Pass a notification to the client session, and to feeds."""
         for heard in list(self.hears):
             heard(method, params)
+        if method == CANCELLED:
+            self._asks.take_back(params)
+            return
         if method in LIST_CHANGED:
             self._changes.changed(self._backend, self._session, method)
         reply = self._outlets.get(self._session)
@@ -96,7 +132,7 @@ class SessionSink:
     def asked(self, request_id: Id, method: str, params: Params) -> None:
         """Put a question to the client session."""
         if self.link is not None:
-            self._start(answer(self.link, self._outlets.get(self._session), request_id, method, params))
+            self._asks.put(self.link, self._outlets.get(self._session), request_id, method, params)
 
 
 class Outlets(Protocol):
