@@ -28,7 +28,7 @@ _ANSWER_TIMEOUT_S = 20.0
 _VERIFIED_ANSWERS = 5
 CALM = 0.15
 """The share of the machine that others may use in a sample that counts as undisturbed."""
-_CALM_WAIT_S = 10.0
+_CALM_WAIT_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def sample(
 
 
 def pace(url: str, call: Call, directory: Path, *, rate: float, duration_s: int) -> Pace:
-    """Open-loop load at `rate` calls per second, from a process of its own."""
+    """Open-loop load at `rate` calls per second, from a process of its own. Raises RuntimeError when it fails."""
     parts = urlsplit(url)
     request, expected = directory / "paced.request", directory / "paced.expected"
     request.write_bytes(call.encode(parts.netloc, parts.path))

@@ -96,7 +96,8 @@ def calmest(take: Callable[..., measure.Sample], plan: Plan) -> measure.Sample:
     """The first sample that nobody disturbed, else the least disturbed: chosen by disturbance, never by result."""
     taken = []
     for _ in range(plan.tries):
-        measure.await_calm()
+        if plan.tries > 1:
+            measure.await_calm()
         taken.append(take(duration_s=plan.duration_s))
         if taken[-1].others <= measure.CALM:
             break
@@ -114,8 +115,9 @@ def run_paced(case: Case, targets: dict[str, Target], outcomes: list[Outcome], p
             url = target.url(case.backend) if target else None
             if url is None:
                 continue
-            measure.await_calm()
             try:
+                if plan.tries > 1:
+                    measure.await_calm()
                 call = asyncio.run(measure.prepare(url, case))
                 seen = measure.pace(url, call, directory, rate=rate, duration_s=plan.duration_s)
             except (OSError, RuntimeError, TimeoutError) as error:
