@@ -121,7 +121,7 @@ separator: _
         ("backends: {a: {url: http://h, restart_backoff_s: 60}}\n", "restart_backoff_max_s must be at least"),
         ("backends: {a: {url: http://h, type: stdio}}\n", "backends.a.type: stdio needs a command"),
         ("backends: {a: {command: x, type: http}}\n", "backends.a.type: http needs a url"),
-        ("backends: {a: {url: http://h/sse, type: sse}}\n", "not supported yet"),
+        ("backends: {a: {url: http://h/sse, type: sse, era: modern}}\n", "a.era: type sse, the 2024-11-05 transport"),
         ("routing: {separator: _}\nbackends: {a: {command: x}, a_b: {command: y}}\n", "cannot tell tools of 'a' from"),
     ],
 )

@@ -161,7 +161,7 @@ def test_gateway_keys_work_in_client_files_too() -> None:
         ({"commnd": "x"}, 'mcpServers.x.commnd: unknown key; did you mean "command"?'),
         ({"command": "x", "autoAprove": []}, 'did you mean "autoApprove"?'),
         ({"command": "x", "frobnicate": 1}, "mcpServers.x.frobnicate: unknown key; known are"),
-        ({"type": "sse", "url": "https://x/sse"}, "the 2024-11-05 HTTP+SSE transport are not supported yet"),
+        ({"type": "sse", "url": "https://x/sse", "era": "modern"}, "carries the handshake era only"),
         ({"type": "ws", "url": "https://x"}, "mcpServers.x.type: must be"),
         ({"url": "https://x", "serverUrl": "https://x"}, "mcpServers.x.serverUrl: says url a second time"),
         ({"command": "x", "timeout": "long"}, "mcpServers.x.timeout: must be a number"),

@@ -11,6 +11,7 @@ import asyncio
 import secrets
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Final, final
 
@@ -25,9 +26,11 @@ from gatewright.backend.base import Connector
 from gatewright.backend.http import HttpConnector
 from gatewright.backend.python import PythonConnector
 from gatewright.backend.settings import BackendSettings
+from gatewright.backend.sse import SseConnector
 from gatewright.backend.stdio import StdioConnector
 from gatewright.background import Background
 from gatewright.config import Config
+from gatewright.inbound.dialogue import Dialogue
 from gatewright.inbound.endpoint import Endpoint
 from gatewright.inbound.handshake import HandshakeSide
 from gatewright.inbound.http import protocol_factory
@@ -43,6 +46,7 @@ from gatewright.policy.dispatch import dispatch
 from gatewright.policy.pipeline import compose
 from gatewright.policy.questions import Questions
 from gatewright.policy.resolve import Resolve
+from gatewright.protocol import http_sse
 from gatewright.protocol.sealed import KEY_BYTES, Sealer
 from gatewright.routing.cursors import Cursors
 from gatewright.routing.fanout import Fanout
@@ -146,7 +150,7 @@ class Gateway:
         sessions = Sessions(config.sessions, release)
         for name, settings in config.backends.items():
             connector = _connector(name, settings, tasks)
-            backends[name] = McpBackend(name, settings, connector, sessions, background, listings, sealer)
+            backends[name] = McpBackend(name, _settled(settings), connector, sessions, background, listings, sealer)
         bounds = _slowest(config)
         cursors = Cursors(secrets.token_bytes(32))
         fanout = Fanout(backends, listings, cursors, config.routing, bounds)
@@ -164,7 +168,7 @@ class Gateway:
         keepalive = Keepalive(config.limits.stream_keepalive_s)
         endpoint = Endpoint(
             ModernSide(handle, keepalive),
-            HandshakeSide(handle, sessions, front, keepalive, config.limits.max_queued_messages),
+            HandshakeSide(Dialogue(handle, front), sessions, keepalive, config.limits.max_queued_messages),
             router.has_route,
             config.limits.max_json_depth,
         )
@@ -175,10 +179,16 @@ def _connector(name: str, settings: BackendSettings, tasks: asyncio.TaskGroup) -
     """The transport to a backend."""
     kinds: dict[str, Callable[[str, BackendSettings, asyncio.TaskGroup], Connector]] = {
         "http": HttpConnector,
+        "sse": SseConnector,
         "stdio": StdioConnector,
         "python": PythonConnector,
     }
     return kinds[settings.transport](name, settings, tasks)
+
+
+def _settled(settings: BackendSettings) -> BackendSettings:
+    """With the era that the transport carries, where there is but one: nothing has to be asked then."""
+    return replace(settings, era=http_sse.ERA) if settings.transport == "sse" else settings
 
 
 def _slowest(config: Config) -> Bounds:

@@ -27,6 +27,7 @@ from gatewright.config_source import SourceError, read
 from gatewright.config_tree import START, Entry, Mapping, Mark, Node, Path, Problem, Scalar, Sequence, plain
 from gatewright.errors import GatewrightError
 from gatewright.inbound.settings import Limits, Listen, Sessions
+from gatewright.protocol import http_sse
 from gatewright.routing.settings import Routing
 
 MAX_FILE_BYTES = 1 << 20
@@ -259,20 +260,20 @@ def _backends(value: Mapping, file: str, section: str) -> tuple[Mapping, list[Pr
     for entry in value.entries:
         if not is_name(entry.key):
             problems.append(Problem(file, entry.mark, (section, entry.key), _name_advice(entry.key)))
-        problems += _unsupported(entry.value, file, (section, entry.key))
+        problems += _contradictions(entry.value, file, (section, entry.key))
         entries.append(Entry(entry.key, entry.mark, _as_written(entry.value)))
     return Mapping(value.mark, tuple(entries)), warnings, problems
 
 
-def _unsupported(backend: Node, file: str, path: Path) -> list[Problem]:
-    kind = backend.find("type") if isinstance(backend, Mapping) else None
-    if kind is None or not isinstance(kind.value, Scalar) or kind.value.value != "sse":
+def _contradictions(backend: Node, file: str, path: Path) -> list[Problem]:
+    """An era that the transport does not carry."""
+    kind, spoken = (backend.find(key) for key in ("type", "era")) if isinstance(backend, Mapping) else (None, None)
+    if kind is None or spoken is None or not isinstance(kind.value, Scalar) or not isinstance(spoken.value, Scalar):
         return []
-    advice = (
-        "backends of the 2024-11-05 HTTP+SSE transport are not supported yet; most such servers also speak "
-        "Streamable HTTP: try its address (often /mcp instead of /sse) with type: http"
-    )
-    return [Problem(file, kind.value.mark, (*path, "type"), advice)]
+    if kind.value.value != "sse" or spoken.value.value in ("auto", http_sse.ERA):
+        return []
+    advice = f"type sse, the 2024-11-05 transport, carries the {http_sse.ERA} era only: leave era out"
+    return [Problem(file, spoken.value.mark, (*path, "era"), advice)]
 
 
 _TEXT_KEYS = frozenset(["args", "description", "env", "headers", "instructions"])

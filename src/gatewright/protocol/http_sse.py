@@ -16,9 +16,12 @@ from urllib.parse import SplitResult, urljoin, urlsplit
 
 from gatewright.errors import ProtocolError
 from gatewright.protocol import sse
+from gatewright.protocol.revisions import Era
 
 STREAM_PATH: Final = "/sse"
 MESSAGES_PATH: Final = "/messages"
+ERA: Final[Era] = "handshake"
+"""What the transport carries: it went before the modern era came."""
 ENDPOINT: Final = "endpoint"
 """The name of the first event."""
 MESSAGE: Final = "message"
