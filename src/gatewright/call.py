@@ -74,6 +74,8 @@ class Client(msgspec.Struct, frozen=True, gc=False):
     """The gateway's id of its handshake session; empty for a modern client."""
     log_level: str | None = None
     """The level its handshake session set; a modern client says it per request."""
+    forwarded: msgspec.Raw | None = None
+    """A modern client's `_meta` as a modern backend is sent it; None where each call has its own."""
 
 
 @final

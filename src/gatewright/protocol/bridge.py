@@ -19,6 +19,7 @@ from gatewright.errors import ProtocolError
 from gatewright.protocol import jsonrpc
 from gatewright.protocol.methods import ASKS, Method
 from gatewright.protocol.modern import (
+    BAGGAGE_KEY,
     CAPABILITIES_KEY,
     INFO_KEY,
     LOG_LEVEL_KEY,
@@ -29,8 +30,6 @@ from gatewright.protocol.modern import (
 from gatewright.protocol.revisions import MODERN_2026_07_28, Revision
 
 ASKS_CAPABILITIES: Final = frozenset(ASKS.values())
-BAGGAGE_KEY: Final = "baggage"
-"""W3C baggage is the caller's, not the backend's: it is not forwarded (THREATS I-12, S-37)."""
 
 
 @final
@@ -60,6 +59,8 @@ def modern_params(params: Params, meta: Params, client: Client, token: int) -> d
 
     `meta` are the members of `params._meta`.
     """
+    if client.forwarded is not None:
+        return {**params, "_meta": client.forwarded}
     carried = dict(meta)
     carried.pop(BAGGAGE_KEY, None)
     if client.revision.era == "handshake":

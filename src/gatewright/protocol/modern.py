@@ -28,6 +28,8 @@ LOG_LEVEL_KEY: Final = "io.modelcontextprotocol/logLevel"
 SUBSCRIPTION_KEY: Final = "io.modelcontextprotocol/subscriptionId"
 SERVER_INFO_KEY: Final = "io.modelcontextprotocol/serverInfo"
 PROGRESS_KEY: Final = "progressToken"
+BAGGAGE_KEY: Final = "baggage"
+"""W3C baggage is the caller's, not the backend's: it is not forwarded (THREATS I-12, S-37)."""
 RESERVED: Final = frozenset({VERSION_KEY, INFO_KEY, CAPABILITIES_KEY, LOG_LEVEL_KEY, SUBSCRIPTION_KEY})
 """The `_meta` members that only the modern era knows: never sent to a handshake backend."""
 
@@ -112,7 +114,11 @@ def _said(text: bytes) -> _Said:
             problem = problem or f"params._meta.{LOG_LEVEL_KEY} must be one of {', '.join(LOG_LEVELS)}"
         else:
             meta[LOG_LEVEL_KEY] = jsonrpc.raw(level)  # as written plainly: whoever reads it compares bytes
-    return _Said(version, Client(revision, meta.get(INFO_KEY, jsonrpc.EMPTY), capabilities), meta, problem)
+    forwarded = None
+    if PROGRESS_KEY not in meta:
+        forwarded = jsonrpc.raw({key: value for key, value in meta.items() if key != BAGGAGE_KEY})
+    info = meta.get(INFO_KEY, jsonrpc.EMPTY)
+    return _Said(version, Client(revision, info, capabilities, forwarded=forwarded), meta, problem)
 
 
 MAX_REMEMBERED_BYTES: Final = 2_048
