@@ -254,7 +254,8 @@ def era_branches(module: Module) -> Iterator[str]:
     for node in ast.walk(module.tree):
         if isinstance(node, ast.Compare):
             sides = [node.left, *node.comparators]
-            if any(_is_era(side) for side in sides):
+            is_presence = all(isinstance(op, ast.Is | ast.IsNot) for op in node.ops)
+            if not is_presence and any(_is_era(side) for side in sides):
                 yield module.at(node.lineno, f"branches on an era: {ast.unparse(node)}")
         elif isinstance(node, ast.MatchValue) and _is_era(node.value):
             yield module.at(node.lineno, f"branches on an era: {ast.unparse(node)}")

@@ -93,6 +93,7 @@ KEPT: list[tuple[Rule, str, str]] = [
     (rules.broad_excepts, "app", "try: f()\nexcept BaseException:\n    with process:\n        raise"),
     (rules.broad_excepts, "app", "try: f()\nexcept OSError: pass"),
     (rules.opens_with_contract, "app", '"""The app."""'),
+    (rules.era_branches, "routing.router", "if era is None: pass"),
     (rules.era_branches, "routing.router", "if name == 'all': pass\nera = 'modern'"),
 ]
 
