@@ -8,50 +8,31 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, final
+from typing import Final, final
 
-import msgspec
 import structlog
 from msgspec import UNSET
 from typing_extensions import override
 
-from gatewright.call import ANONYMOUS, Call, Client, Failure, Handler, Json, Outcome, Params, Result
-from gatewright.errors import (
-    GatewayError,
-    InvalidParams,
-    InvalidRequest,
-    MethodNotFound,
-    ProtocolError,
-    SessionRequired,
-)
+from gatewright.call import ANONYMOUS, Call
+from gatewright.errors import GatewayError, InvalidRequest, ProtocolError, SessionRequired
 from gatewright.inbound import media
+from gatewright.inbound.dialogue import CancelledCall, Dialogue, SessionRules
 from gatewright.inbound.http import HttpRequest
 from gatewright.inbound.reply import HttpReply, Keepalive
 from gatewright.inbound.responder import Responder, running_task
-from gatewright.inbound.sessions import Running, Session, Sessions, Standing, Unanswered, is_loud
-from gatewright.protocol import addressing, bridge, handshake, jsonrpc, refusals
-from gatewright.protocol.methods import CANCELLED, INITIALIZED, LOG_MESSAGE, METHODS, Method
-from gatewright.protocol.modern import LOG_LEVELS
+from gatewright.inbound.sessions import Session, Sessions, Standing
+from gatewright.protocol import handshake, jsonrpc, refusals
+from gatewright.protocol.methods import METHODS, Method
 from gatewright.protocol.revisions import HANDSHAKE, Revision
 
-if TYPE_CHECKING:
-    from gatewright.routing.front import Front
-
-_decode_id: Final[Callable[[bytes | msgspec.Raw], jsonrpc.Id]] = msgspec.json.Decoder(jsonrpc.Id).decode
 MAX_BATCH: Final = 100
 """Messages in one array body: it is bounded by bytes, this bounds the calls at once."""
 log = structlog.get_logger("gatewright.inbound")
 
 
-class CancelledCall(BaseException):
-    """The client cancelled this call: it is owed no answer. No Exception: nobody on the way may take it for a bug."""
-
-
-class SessionReply(HttpReply):
+class SessionReply(SessionRules, HttpReply):
     """A reply within a session: questions can be asked on it."""
-
-    __slots__ = ("_session", "call")
 
     def __init__(
         self, responder: Responder, request_id: jsonrpc.Id, row: Method | None, revision: Revision, session: Session
@@ -59,35 +40,16 @@ class SessionReply(HttpReply):
         super().__init__(responder, request_id, row, revision)
         self._session = session
         self.call: Call | None = None
-        """The call it is the reply of, once there is one."""
 
     @override
-    async def emit(self, method: str, params: Json) -> None:
-        """See Reply.emit. Log messages below the level that the session set go no further."""
-        if method != LOG_MESSAGE or is_loud(self._session.client.log_level, params):
-            await self.send(jsonrpc.notification(method, params))
-
-    @override
-    async def ask(self, method: str, params: Json) -> Result | Failure:
-        """Ask on this call's own stream (basic/transports: related requests go there). Raises Unanswered as well,
-        when the stream ends first."""
-        responder, call = self._responder, self.call
-        if responder.is_gone or responder.is_ended or call is None:
-            raise Unanswered(f"{method}: the client has left")
+    def channel(self) -> object | None:
+        """The stream of this request, which ends what is asked on it when the client leaves."""
+        responder = self._responder
+        if responder.is_gone or responder.is_ended:
+            return None
         if responder.on_gone is None:
             responder.on_gone = lambda: self._session.withdraw(responder)
-        call.open_asks += 1
-        try:
-            return await self._session.put(method, params, self.send, (responder, self))
-        finally:
-            call.open_asks -= 1
-            call.heard_at = self._session.now()
-
-    async def end_asks(self) -> None:
-        """The call is over: what it still asks needs no answer."""
-        if self.call is not None and self.call.open_asks:
-            for told in self._session.withdraw(self):
-                await self.send(told)
+        return responder
 
     @override
     async def _end(self, body: bytes) -> None:
@@ -99,8 +61,6 @@ class SessionReply(HttpReply):
 class BatchedReply(SessionReply):
     """The reply of one request among others: its answer is an event, and ends nothing."""
 
-    __slots__ = ()
-
     @override
     async def _end(self, body: bytes) -> None:
         await self.end_asks()
@@ -111,12 +71,9 @@ class BatchedReply(SessionReply):
 class HandshakeSide:
     """Serves handshake sessions."""
 
-    def __init__(
-        self, handle: Handler, sessions: Sessions, front: Front, keepalive: Keepalive, max_queued_messages: int
-    ) -> None:
-        self._handle = handle
+    def __init__(self, dialogue: Dialogue, sessions: Sessions, keepalive: Keepalive, max_queued_messages: int) -> None:
+        self._dialogue = dialogue
         self._sessions = sessions
-        self._front = front
         self._keepalive = keepalive
         self._max_queued_messages = max_queued_messages
 
@@ -226,7 +183,7 @@ class HandshakeSide:
         session = self._sessions.add(session_id, route, ANONYMOUS, client)
         session.advance("initialize")
         try:
-            result = await self._introduction(route, client)
+            result = await self._dialogue.introduction(route, client)
         except BaseException:
             self._sessions.end(session)
             raise
@@ -235,35 +192,19 @@ class HandshakeSide:
         body = jsonrpc.result(message.id, result)
         responder.respond(200, body, headers=b"Mcp-Session-Id: %b\r\n" % session_id.encode())
 
-    async def _introduction(self, route: str, client: Client) -> bytes:
-        """What the gateway says of itself on this route: what its backends offer this client."""
-        offer = await self._front.offer(route, client, ANONYMOUS)
-        result: dict[str, object] = {
-            "protocolVersion": client.revision.name,
-            "capabilities": offer.capabilities,
-            "serverInfo": self._front.info if not route or bytes(offer.info) == b"{}" else offer.info,
-        }
-        if offer.instructions:
-            result["instructions"] = offer.instructions
-        return jsonrpc.encode(result)
-
     async def _notified(self, session: Session, method: str, message: jsonrpc.Message, responder: Responder) -> None:
         """A client's notification. It is accepted before backends are told, so that a slow one holds up nobody."""
-        is_for_backends = _is_taken(session, method, message)
+        is_taken = self._dialogue.is_taken(session, method, message)
         responder.respond(202)
-        if is_for_backends:
-            await self._tell(session, method, message)
+        if not is_taken:
+            await self._dialogue.tell(session, method, message)
 
     async def _noticed(self, session: Session, message: jsonrpc.Message) -> None:
         """A notification in a batch. One that is wrong is owed no answer (JSON-RPC 2.0, section 6)."""
         method = str(message.method)
         with contextlib.suppress(GatewayError):
-            if _is_taken(session, method, message):
-                await self._tell(session, method, message)
-
-    async def _tell(self, session: Session, method: str, message: jsonrpc.Message) -> None:
-        params = jsonrpc.NO_PARAMS if message.params is UNSET else message.params
-        await self._front.tell(session.route, session.client, jsonrpc.notification(method, jsonrpc.encode(params)))
+            if not self._dialogue.is_taken(session, method, message):
+                await self._dialogue.tell(session, method, message)
 
     async def _request(self, session: Session, message: jsonrpc.Message, responder: Responder) -> None:
         request_id, method = message.id, message.method
@@ -272,7 +213,7 @@ class HandshakeSide:
         reply = SessionReply(responder, request_id, METHODS.get(method), session.client.revision, session)
         self._keepalive.add(reply)
         try:
-            outcome = self._outcome(session, message, request_id, method, reply, running_task(responder))
+            outcome = self._dialogue.outcome(session, message, request_id, method, reply, running_task(responder))
             await reply.answer(method, outcome)
         except CancelledCall:
             # No answer is owed, but the HTTP exchange must end.
@@ -293,85 +234,9 @@ class HandshakeSide:
         task = asyncio.current_task()
         assert task is not None
         try:
-            await reply.answer(method, self._outcome(session, message, request_id, method, reply, task))
+            await reply.answer(method, self._dialogue.outcome(session, message, request_id, method, reply, task))
         except CancelledCall:
             await reply.end_asks()
-
-    async def _outcome(
-        self,
-        session: Session,
-        message: jsonrpc.Message,
-        request_id: jsonrpc.Id,
-        method: str,
-        reply: SessionReply,
-        task: asyncio.Task[object],
-    ) -> Outcome:
-        """The outcome of one request in a session. Raises GatewayError."""
-        params = jsonrpc.NO_PARAMS if message.params is UNSET else message.params
-        if method == "ping":
-            return Result(b"{}")
-        row = METHODS.get(method)
-        if row is not None and not row.is_handshake:
-            raise MethodNotFound(f"Method not found: {method}")
-        if method == "logging/setLevel":
-            session.set_log_level(_level(params))
-        call = Call(
-            method=method,
-            row=row,
-            params=params,
-            meta=bridge.meta_of(params),
-            name=None if row is None else addressing.name_of(row, params),
-            client=session.client,
-            reply=reply,
-            task=task,
-            route=session.route,
-            caller=session.caller,
-        )
-        reply.call = call
-        running = Running(task)
-        alike = session.calls.setdefault(request_id, [])
-        alike.append(running)
-        try:
-            return await self._handle(call)
-        except asyncio.CancelledError:
-            if not running.is_cancelled:
-                raise
-            running.is_cancelled = False
-            if task.uncancel():
-                raise
-            raise CancelledCall from None
-        finally:
-            if running.is_cancelled:
-                task.uncancel()  # the cancel was lost on the way: the task serves other requests after this one
-            alike.remove(running)
-            if not alike:
-                session.calls.pop(request_id, None)
-
-
-def _is_taken(session: Session, method: str, message: jsonrpc.Message) -> bool:
-    """Take what concerns the session itself; true when the notification is for its backends. Raises ClientError."""
-    if method == INITIALIZED:
-        session.advance("initialized")
-    elif method == CANCELLED:
-        session.cancel(_request_id(jsonrpc.NO_PARAMS if message.params is UNSET else message.params))
-    else:
-        return True
-    return False
-
-
-def _request_id(params: Params) -> jsonrpc.Id:
-    """Which request a cancellation is about. Raises InvalidParams."""
-    try:
-        return _decode_id(params.get("requestId", b""))
-    except jsonrpc.UNREADABLE as error:
-        raise InvalidParams("notifications/cancelled needs params.requestId, a string or an integer") from error
-
-
-def _level(params: dict[str, msgspec.Raw]) -> str:
-    level = bytes(params.get("level", b"")).decode("latin-1").strip('"')
-    if level not in LOG_LEVELS:
-        raise InvalidParams(f"level must be one of {', '.join(LOG_LEVELS)}")
-    return level
 
 
 def _refuse(

@@ -9,13 +9,14 @@ from typing import Final, final
 import structlog
 from msgspec import UNSET
 
-from gatewright.call import Call, Handler, Result
+from gatewright.call import Call, Client, Handler, Params
 from gatewright.errors import GatewayError, InvalidParams, InvalidRequest, MethodNotFound
+from gatewright.inbound.base import closed
 from gatewright.inbound.http import HttpRequest
 from gatewright.inbound.reply import Keepalive, ModernReply
 from gatewright.inbound.responder import Responder, running_task
 from gatewright.protocol import addressing, jsonrpc, modern, refusals
-from gatewright.protocol.methods import METHODS
+from gatewright.protocol.methods import METHODS, Method
 
 NO_HEADERS: Final[Mapping[bytes, bytes]] = {}
 log = structlog.get_logger("gatewright.inbound")
@@ -52,24 +53,12 @@ class ModernSide:
         route: str,
     ) -> Call:
         """The call in a request. Raises ClientError."""
-        params = jsonrpc.NO_PARAMS if message.params is UNSET else message.params
-        row = METHODS.get(method)
-        name, unnamed = None, None
-        if row is not None and row.name_field is not None:
-            try:
-                name = addressing.name_of(row, params)
-            except InvalidParams as error:
-                unnamed = error  # the ladder's own failures come first
         headers = request.headers
-        client, meta = modern.admit(message, name, headers)
-        if row is not None and not row.is_modern:
-            raise MethodNotFound(f"Method not found: {method}")
-        if unnamed is not None:
-            raise unnamed
+        row, name, client, meta = admitted(message, method, headers)
         return Call(
             method=method,
             row=row,
-            params=params,
+            params=jsonrpc.NO_PARAMS if message.params is UNSET else message.params,
             meta=meta,
             name=name,
             client=client,
@@ -96,7 +85,7 @@ class ModernSide:
                 raise
             task.uncancel()
             if not responder.is_gone:
-                await reply.answer(call.method, _closed())
+                await reply.answer(call.method, closed())
         finally:
             responder.on_gone = None
             self._keepalive.remove(reply)
@@ -110,9 +99,27 @@ class ModernSide:
         responder.respond(202)
 
 
-async def _closed() -> Result:
-    """The outcome of a subscription that the gateway ends (basic/patterns/subscriptions, "Graceful Closure")."""
-    return Result(b"{}")
+def admitted(
+    message: jsonrpc.Message, method: str, headers: Mapping[bytes, bytes] | None
+) -> tuple[Method | None, str | None, Client, Params]:
+    """Whether a request may be served: its row in the table, what it addresses, who sent it, its `_meta`.
+
+    `headers` are None on a transport that has none. Raises ClientError.
+    """
+    params = jsonrpc.NO_PARAMS if message.params is UNSET else message.params
+    row = METHODS.get(method)
+    name, unnamed = None, None
+    if row is not None and row.name_field is not None:
+        try:
+            name = addressing.name_of(row, params)
+        except InvalidParams as error:
+            unnamed = error  # the ladder's own failures come first
+    client, meta = modern.admit(message, name, headers)
+    if row is not None and not row.is_modern:
+        raise MethodNotFound(f"Method not found: {method}")
+    if unnamed is not None:
+        raise unnamed
+    return row, name, client, meta
 
 
 def _param_headers(headers: Mapping[bytes, bytes]) -> Mapping[bytes, bytes]:

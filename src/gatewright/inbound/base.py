@@ -1,0 +1,132 @@
+"""What the client's end of a call does whatever carries it: outcomes and refusals become JSON-RPC answers.
+
+A transport adds how a message is sent and how the answer ends the exchange. A policy or backend that fails with
+anything but a refusal is a bug: its call is answered with an internal error whose id the log has too, and nothing else
+is harmed. Sources: basic/index of every revision; basic/patterns/subscriptions of 2026-07-28.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Awaitable
+from typing import Final
+
+import structlog
+from msgspec import Raw
+from typing_extensions import override
+
+from gatewright.call import Failure, Json, Outcome, Result
+from gatewright.errors import GatewayError, MissingCapability
+from gatewright.protocol import bridge, jsonrpc, refusals, subscriptions
+from gatewright.protocol.jsonrpc import Id
+from gatewright.protocol.methods import ACKNOWLEDGED, CANCELLED, LIST_CHANGED, LOG_MESSAGE, RESOURCE_UPDATED, Method
+from gatewright.protocol.modern import LOG_LEVELS
+from gatewright.protocol.revisions import Revision
+
+ELSEWHERE: Final = frozenset({*LIST_CHANGED, RESOURCE_UPDATED, ACKNOWLEDGED, CANCELLED})
+"""What no modern request is told on its own stream: it is said on a subscription, or not at all (S-07, S-40)."""
+log = structlog.get_logger("gatewright.inbound")
+
+
+class InternalError(GatewayError):
+    """A bug of ours, as a client may see it: under an id, and nothing else."""
+
+
+def internal(method: str) -> InternalError:
+    """The error for the exception at hand, which is logged under the same id."""
+    error_id = secrets.token_hex(8)
+    log.exception("call failed", error_id=error_id, method=method[:100])
+    return InternalError("Internal error", data={"errorId": error_id})
+
+
+class BaseReply:
+    """One request's reply. Subclasses say how a message is sent (`send`) and the answer is (`finish`)."""
+
+    __slots__ = ("_least_level", "_request_id", "_revision", "_row")
+
+    def __init__(self, request_id: Id, row: Method | None, revision: Revision, log_level: Raw | None = None) -> None:
+        self._request_id = request_id
+        self._row = row
+        self._revision = revision
+        self._least_level = None if log_level is None else LOG_LEVELS.index(bytes(log_level).decode().strip('"'))
+
+    async def send(self, message: bytes) -> None:
+        """Send the client one message that belongs to this request. Awaiting is back-pressure."""
+        raise NotImplementedError
+
+    async def finish(self, status: int, body: bytes) -> None:
+        """Send the answer: `status` is the HTTP status that says the same."""
+        raise NotImplementedError
+
+    async def emit(self, method: str, params: Json) -> None:
+        """See Reply.emit."""
+        await self.send(jsonrpc.notification(method, params))
+
+    async def ask(self, method: str, params: Json) -> Result | Failure:
+        """See Reply.ask. Without a way to ask, the question is refused as the client would refuse it."""
+        raise MissingCapability(f"{method} cannot be asked of this client", {})
+
+    async def answer(self, method: str, outcome: Awaitable[Outcome]) -> None:
+        """Await the outcome and answer with it, with the refusal it raises, or with an internal error."""
+        try:
+            status, body = self.rendered(await outcome)
+        except GatewayError as error:
+            status, body = self.refusal(error)
+        except Exception:  # noqa: BLE001 - the edge of a call: a bug ends this call, and is logged under an id
+            status, body = self.refusal(internal(method))
+        await self.finish(status, body)
+
+    def rendered(self, outcome: Outcome) -> tuple[int, bytes]:
+        """HTTP status and body of the answer that says the outcome."""
+        if isinstance(outcome, Result):
+            value = self._last(bridge.result_for(self._revision, self._row, outcome))
+            return 200, jsonrpc.result(self._request_id, value)
+        if isinstance(outcome, Failure):
+            failure = bridge.failure_for(self._revision, outcome, self._row)
+            return refusals.failure_status(failure, self._revision.era), jsonrpc.error(self._request_id, failure)
+        return 200, jsonrpc.result(self._request_id, outcome.value)
+
+    def refusal(self, error: GatewayError) -> tuple[int, bytes]:
+        """HTTP status and body of the answer that says one of our own refusals."""
+        failure = refusals.failure(error, not_found_code=self._revision.not_found_code)
+        return refusals.status(error, self._revision.era), jsonrpc.error(self._request_id, failure)
+
+    def _last(self, value: Json) -> Json:
+        """The result as it is to be sent."""
+        return value
+
+
+class ModernRules(BaseReply):
+    """What may be said to a modern client: nothing is asked, log messages only pass at the level that was asked for,
+    and what comes on a subscription bears the client's own id for it."""
+
+    __slots__ = ()
+
+    @override
+    async def emit(self, method: str, params: Json) -> None:
+        """Send a notification, if the request allows it (S-43); on a subscription, under the client's own id."""
+        if self.is_subscription:
+            params = subscriptions.tagged(params, self._request_id)
+        elif method in ELSEWHERE or (method == LOG_MESSAGE and not self._is_wanted(params)):
+            return
+        await self.send(jsonrpc.notification(method, params))
+
+    @property
+    def is_subscription(self) -> bool:
+        """Whether the request is one long stream."""
+        return self._row is not None and self._row.kind == "stream"
+
+    def _is_wanted(self, params: Json) -> bool:
+        if self._least_level is None:
+            return False
+        level = bytes(jsonrpc.members(params).get("level", b"")).decode("latin-1").strip('"')
+        return level in LOG_LEVELS and LOG_LEVELS.index(level) >= self._least_level
+
+    @override
+    def _last(self, value: Json) -> Json:
+        return subscriptions.tagged(value, self._request_id) if self.is_subscription else value
+
+
+async def closed() -> Result:
+    """The outcome of a subscription that the gateway ends (basic/patterns/subscriptions, "Graceful Closure")."""
+    return Result(b"{}")

@@ -1,0 +1,174 @@
+"""What is said within a handshake session, whatever carries it: introductions, requests, notifications, questions.
+
+A transport finds the session and sends the answers; what they are is decided here. Only `notifications/cancelled`
+cancels a call. Sources: basic/lifecycle, basic/utilities/{cancellation,ping}, server/utilities/logging of 2024-11-05 to
+2025-11-25.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, final
+
+import msgspec
+from msgspec import UNSET
+from typing_extensions import override
+
+from gatewright.call import ANONYMOUS, Call, Client, Failure, Handler, Json, Outcome, Params, Result
+from gatewright.errors import InvalidParams, MethodNotFound
+from gatewright.inbound.base import BaseReply
+from gatewright.inbound.sessions import Running, Session, Unanswered, is_loud
+from gatewright.protocol import addressing, bridge, jsonrpc
+from gatewright.protocol.methods import CANCELLED, INITIALIZED, LOG_MESSAGE, METHODS
+from gatewright.protocol.modern import LOG_LEVELS
+
+if TYPE_CHECKING:
+    from gatewright.routing.front import Front
+
+_decode_id: Final[Callable[[bytes | msgspec.Raw], jsonrpc.Id]] = msgspec.json.Decoder(jsonrpc.Id).decode
+
+
+class CancelledCall(BaseException):
+    """The client cancelled this call: it is owed no answer. No Exception: nobody on the way may take it for a bug."""
+
+
+class SessionRules(BaseReply):
+    """What may be said to a client within its session: everything, questions too."""
+
+    # Without slots: what a transport's own reply adds has some, and Python lays out those of one parent only.
+    _session: Session
+    call: Call | None
+    """The call it is the reply of, once there is one."""
+
+    def channel(self) -> object | None:
+        """What questions are asked on and stand and fall with; None when nothing can be asked any more."""
+        raise NotImplementedError
+
+    @override
+    async def emit(self, method: str, params: Json) -> None:
+        """See Reply.emit. Log messages below the level that the session set go no further."""
+        if method != LOG_MESSAGE or is_loud(self._session.client.log_level, params):
+            await self.send(jsonrpc.notification(method, params))
+
+    @override
+    async def ask(self, method: str, params: Json) -> Result | Failure:
+        """Ask on this call's own stream (basic/transports: related requests go there). Raises Unanswered as well,
+        when the stream ends first."""
+        channel, call = self.channel(), self.call
+        if channel is None or call is None:
+            raise Unanswered(f"{method}: the client has left")
+        call.open_asks += 1
+        try:
+            return await self._session.put(method, params, self.send, (channel, self))
+        finally:
+            call.open_asks -= 1
+            call.heard_at = self._session.now()
+
+    async def end_asks(self) -> None:
+        """The call is over: what it still asks needs no answer."""
+        if self.call is not None and self.call.open_asks:
+            for told in self._session.withdraw(self):
+                await self.send(told)
+
+
+@final
+class Dialogue:
+    """Serves what clients say in their sessions."""
+
+    def __init__(self, handle: Handler, front: Front) -> None:
+        self._handle = handle
+        self._front = front
+
+    async def introduction(self, route: str, client: Client) -> bytes:
+        """What the gateway says of itself on this route: what its backends offer this client. Raises BackendError."""
+        offer = await self._front.offer(route, client, ANONYMOUS)
+        result: dict[str, object] = {
+            "protocolVersion": client.revision.name,
+            "capabilities": offer.capabilities,
+            "serverInfo": self._front.info if not route or bytes(offer.info) == b"{}" else offer.info,
+        }
+        if offer.instructions:
+            result["instructions"] = offer.instructions
+        return jsonrpc.encode(result)
+
+    async def outcome(
+        self,
+        session: Session,
+        message: jsonrpc.Message,
+        request_id: jsonrpc.Id,
+        method: str,
+        reply: SessionRules,
+        task: asyncio.Task[object],
+    ) -> Outcome:
+        """The outcome of one request, which `task` carries out. Raises GatewayError, CancelledCall."""
+        params = jsonrpc.NO_PARAMS if message.params is UNSET else message.params
+        if method == "ping":
+            return Result(b"{}")
+        row = METHODS.get(method)
+        if row is not None and not row.is_handshake:
+            raise MethodNotFound(f"Method not found: {method}")
+        if method == "logging/setLevel":
+            session.set_log_level(_level(params))
+        call = Call(
+            method=method,
+            row=row,
+            params=params,
+            meta=bridge.meta_of(params),
+            name=None if row is None else addressing.name_of(row, params),
+            client=session.client,
+            reply=reply,
+            task=task,
+            route=session.route,
+            caller=session.caller,
+        )
+        reply.call = call
+        running = Running(task)
+        alike = session.calls.setdefault(request_id, [])
+        alike.append(running)
+        try:
+            return await self._handle(call)
+        except asyncio.CancelledError:
+            if not running.is_cancelled:
+                raise
+            running.is_cancelled = False
+            if task.uncancel():
+                raise
+            raise CancelledCall from None
+        finally:
+            if running.is_cancelled:
+                task.uncancel()  # the cancel was lost on the way: the task serves other requests after this one
+            alike.remove(running)
+            if not alike:
+                session.calls.pop(request_id, None)
+
+    def is_taken(self, session: Session, method: str, message: jsonrpc.Message) -> bool:
+        """Take a notification that concerns the session itself; false when it is for its backends. Raises
+        ClientError."""
+        if method == INITIALIZED:
+            session.advance("initialized")
+        elif method == CANCELLED:
+            session.cancel(cancelled_id(jsonrpc.NO_PARAMS if message.params is UNSET else message.params))
+        else:
+            return False
+        return True
+
+    async def tell(self, session: Session, method: str, message: jsonrpc.Message) -> None:
+        """Pass a notification on to the session's backends."""
+        params = jsonrpc.NO_PARAMS if message.params is UNSET else message.params
+        await self._front.tell(session.route, session.client, jsonrpc.notification(method, jsonrpc.encode(params)))
+
+
+def cancelled_id(params: Params) -> jsonrpc.Id:
+    """Which request a cancellation is about. Raises InvalidParams."""
+    try:
+        return _decode_id(params.get("requestId", b""))
+    except jsonrpc.UNREADABLE as error:
+        raise InvalidParams("notifications/cancelled needs params.requestId, a string or an integer") from error
+
+
+def _level(params: Params) -> str:
+    level = bytes(params.get("level", b"")).decode("latin-1").strip('"')
+    if level not in LOG_LEVELS:
+        raise InvalidParams(f"level must be one of {', '.join(LOG_LEVELS)}")
+    return level
