@@ -31,6 +31,8 @@ TOGETHER_S: Final = 0.02
 """Questions asked at once arrive one by one; those within this time go to the client together."""
 ANEW: Final = ""
 """In a state: no call is parked, the retry makes it anew."""
+UNANSWERED: Final = Failure(-32603, "the client did not answer")
+"""What a backend is told whose question was open when the call ended."""
 SWEEP_S: Final = 1.0
 """How often expired calls are looked for."""
 log = structlog.get_logger("gatewright.parking")
@@ -91,8 +93,9 @@ class Parked:
     async def ask(self, method: str, params: Json) -> Result | Failure:
         """See Reply.ask: wait until a retry brings the answer."""
         question = Question(method, msgspec.Raw(bytes(params)))
-        if not questions.is_askable(self.call.client.capabilities, question):
-            raise MissingCapability(f"the client cannot be asked {method}", questions.needed(question))
+        _check_askable(self.call, {"": question})
+        if self.outcome is not None:
+            return UNANSWERED
         self._numbers += 1
         key = f"{method.partition('/')[0]}-{self._numbers}"
         answer: asyncio.Future[Result | Failure] = asyncio.get_running_loop().create_future()
@@ -116,16 +119,26 @@ class Parked:
             self._woken.clear()
 
     def finish(self, outcome: Outcome | GatewayError) -> None:
-        """The call is over."""
+        """The call is over, once: what it asked is answered by nobody any more."""
+        if self.outcome is not None:
+            return
         self.outcome = outcome
         self._woken.set()
+        for waiting in list(self._answers.values()):
+            if not waiting.done():
+                waiting.set_result(UNANSWERED)
 
     async def next(self) -> dict[str, Question]:
         """Wait until the call is over or asks something. Returns the open questions, none when it is over."""
-        await self._woken.wait()
-        if self.outcome is None:
-            await asyncio.sleep(TOGETHER_S)
-        return {} if self.outcome is not None else dict(self._asked)
+        while True:
+            await self._woken.wait()
+            if self.outcome is None:
+                await asyncio.sleep(TOGETHER_S)
+            if self.outcome is not None:
+                return {}
+            if self._asked:
+                return dict(self._asked)
+            self._woken.clear()  # the backend took its questions back
 
 
 @final
@@ -152,6 +165,7 @@ class Parking:
         parked.current = call
         try:
             asked = await parked.next()
+            _check_askable(call, asked)
         except BaseException:  # the client left: in its era that is the cancel
             self._end(parked)
             raise
@@ -172,6 +186,9 @@ class Parking:
         """End every parked call."""
         for parked in list(self._parked.values()):
             self._end(parked)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _begin(self, call: Call, carry: Carry) -> Parked:
         mine = self._by_caller[call.caller.subject]
@@ -181,16 +198,21 @@ class Parking:
         # What the caller sent stays its own; the carried call answers to the parked one.
         carried = msgspec.structs.replace(call, reply=parked, params=questions.fresh(call.params))
         parked.task = self._background(self._run(parked, carry, carried))
+        if parked.task is None:
+            raise Overloaded("the gateway is draining")
         self._parked[parked.id] = parked
         self._by_caller[call.caller.subject] += 1
         parked.expires_at = float("inf")
         return parked
 
     async def _run(self, parked: Parked, carry: Carry, call: Call) -> None:
+        outcome: Outcome | GatewayError = GatewayError("the call broke off inside the gateway")
         try:
-            parked.finish(await carry(call))
+            outcome = await carry(call)
         except GatewayError as error:
-            parked.finish(error)
+            outcome = error
+        finally:  # whoever waits is told, whatever ended it
+            parked.finish(outcome)
 
     def _opened_first(self, call: Call, failure: Failure) -> Outcome:
         """An error that says which URLs the user must open before the call can be made: asked, and made anew after."""
@@ -241,6 +263,7 @@ class Parking:
             self._by_caller[subject] -= 1
             if not self._by_caller[subject]:
                 del self._by_caller[subject]
+        parked.finish(GatewayError("the call has ended"))
         if parked.task is not None and not parked.task.done():
             parked.task.cancel()
 
@@ -250,3 +273,10 @@ class Parking:
             log.info("parked call expired", backend=self._backend, method=parked.call.method)
             self._end(parked)
         self._timer = loop.call_later(SWEEP_S, self._sweep, loop) if self._parked else None
+
+
+def _check_askable(call: Call, asked: dict[str, Question]) -> None:
+    """A retry may come with fewer capabilities than the first request. Raises MissingCapability."""
+    for question in asked.values():
+        if not questions.is_askable(call.client.capabilities, question):
+            raise MissingCapability(f"the client cannot be asked {question.method}", questions.needed(question))

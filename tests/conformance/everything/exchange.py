@@ -134,7 +134,7 @@ class Exchange:
             elif not self.declares(name):
                 raise ToolError(f"The client does not support {name}")
         if not self.is_modern:
-            return {key: await self._request(question) for key, question in questions.items()}
+            return await self._requests(questions)
         given = self.params.input_responses or {}
         answers = {
             key: given[key]
@@ -144,6 +144,24 @@ class Exchange:
         if len(answers) == len(questions):
             return answers
         return types.InputRequiredResult(input_requests=dict(questions), request_state=state)
+
+    async def _requests(self, questions: Mapping[str, Question]) -> dict[str, Answer]:
+        """The answers to questions that are all asked at once, as one `InputRequiredResult` would ask them."""
+        answers: dict[str, Answer] = {}
+        refusals: list[MCPError] = []
+
+        async def put(key: str, question: Question) -> None:
+            try:
+                answers[key] = await self._request(question)
+            except MCPError as refused:
+                refusals.append(refused)
+
+        async with anyio.create_task_group() as group:
+            for key, question in questions.items():
+                group.start_soon(put, key, question)
+        if refusals:
+            raise refusals[0]
+        return answers
 
     async def _request(self, question: Question) -> Answer:
         return await self.ctx.session.send_request(

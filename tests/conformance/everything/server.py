@@ -111,6 +111,7 @@ class EverythingServer(Server[dict[str, Any]]):
         )
         # Not a constructor argument: there it warns that 2026-07-28 deprecates what older clients still need.
         self.add_request_handler("logging/setLevel", types.SetLevelRequestParams, self._set_level)
+        self.add_notification_handler("notifications/initialized", types.NotificationParams, self._initialized)
         self.middleware.append(RequestStateBoundary(RequestStateSecurity(keys=[STATE_KEY]), default_audience=NAME))
 
     def create_initialization_options(
@@ -186,7 +187,10 @@ class EverythingServer(Server[dict[str, Any]]):
         self._remember(ctx)
         return library.complete(params)
 
+    async def _initialized(self, ctx: Context, _: types.NotificationParams) -> None:
+        self._remember(ctx)
+
     def _remember(self, ctx: Context) -> None:
-        """A handshake session that has sent anything hears of later changes."""
+        """A handshake session that has begun hears of later changes."""
         if ctx.protocol_version not in MODERN_PROTOCOL_VERSIONS:
             self.world.session_of(ctx)
