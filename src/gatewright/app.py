@@ -40,6 +40,7 @@ from gatewright.inbound.origins import Origins
 from gatewright.inbound.reply import Keepalive
 from gatewright.inbound.sessions import Sessions
 from gatewright.inbound.settings import Listen
+from gatewright.inbound.sse import SseSide
 from gatewright.policy.authz import Authz
 from gatewright.policy.deadline import Deadline
 from gatewright.policy.dispatch import dispatch
@@ -166,9 +167,11 @@ class Gateway:
             dispatch,
         )
         keepalive = Keepalive(config.limits.stream_keepalive_s)
+        dialogue = Dialogue(handle, front)
         endpoint = Endpoint(
             ModernSide(handle, keepalive),
-            HandshakeSide(Dialogue(handle, front), sessions, keepalive, config.limits.max_queued_messages),
+            HandshakeSide(dialogue, sessions, keepalive, config.limits.max_queued_messages),
+            SseSide(dialogue, sessions, keepalive, router.has_route, config.limits),
             router.has_route,
             config.limits.max_json_depth,
         )

@@ -1,8 +1,9 @@
 """The MCP endpoint: from an HTTP request to the era that serves it.
 
-`POST`, `GET` and `DELETE` on `/mcp` (all backends) and `/mcp/<backend>` (one). What every request must be, whatever its
-era, is checked here; which era it is in is decided once, by `protocol.modern.is_claimed`. Sources: basic/transports of
-2025-03-26 to 2025-11-25, basic/transports/streamable-http of 2026-07-28.
+`POST`, `GET` and `DELETE` on `/mcp` (all backends) and `/mcp/<backend>` (one); the paths of 2024-11-05 are `SseSide`'s.
+What every request must be, whatever its era, is checked here; which era it is in is decided once, by
+`protocol.modern.is_claimed`. Sources: basic/transports of 2025-03-26 to 2025-11-25, basic/transports/streamable-http of
+2026-07-28.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from gatewright.inbound.http import HttpRequest
 from gatewright.inbound.modern import ModernSide
 from gatewright.inbound.origins import Origins
 from gatewright.inbound.responder import Responder
+from gatewright.inbound.sse import SseSide
 from gatewright.protocol import depth, jsonrpc, modern, refusals
 
 PATH: Final = "/mcp"
@@ -32,11 +34,13 @@ class Endpoint:
         self,
         modern_side: ModernSide,
         handshake_side: HandshakeSide,
+        sse_side: SseSide,
         has_route: Callable[[str], bool],
         max_json_depth: int,
     ) -> None:
         self._modern = modern_side
         self._handshake = handshake_side
+        self._sse = sse_side
         self._has_route = has_route
         self._max_json_depth = max_json_depth
         self._accepts: dict[bytes, bool] = {}
@@ -62,6 +66,8 @@ class Endpoint:
             return
         route = self.route_of(request.path)
         if route is None:
+            if await self._sse.serve(request, responder):
+                return
             _refuse(responder, InvalidRequest(f"nothing is served here: use {PATH} or {PATH}/<backend>"), 404)
             return
         if request.method == "POST":
