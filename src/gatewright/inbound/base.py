@@ -8,7 +8,7 @@ is harmed. Sources: basic/index of every revision; basic/patterns/subscriptions 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import structlog
@@ -66,10 +66,11 @@ class BaseReply:
         """See Reply.ask. Without a way to ask, the question is refused as the client would refuse it."""
         raise MissingCapability(f"{method} cannot be asked of this client", {})
 
-    async def answer(self, method: str, outcome: Awaitable[Outcome]) -> None:
-        """Await the outcome and answer with it, with the refusal it raises, or with an internal error."""
+    async def answer(self, method: str, begin: Callable[[], Awaitable[Outcome]]) -> None:
+        """Await the outcome that `begin` gives and answer with it, with the refusal that either raises, or with an
+        internal error."""
         try:
-            status, body = self.rendered(await outcome)
+            status, body = self.rendered(await begin())
         except GatewayError as error:
             status, body = self.refusal(error)
         except Exception:  # noqa: BLE001 - the edge of a call: a bug ends this call, and is logged under an id

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from functools import partial
 from typing import Final, final
 
 import structlog
@@ -213,7 +214,9 @@ class HandshakeSide:
         reply = SessionReply(responder, request_id, METHODS.get(method), session.client.revision, session)
         self._keepalive.add(reply)
         try:
-            outcome = self._dialogue.outcome(session, message, request_id, method, reply, running_task(responder))
+            outcome = partial(
+                self._dialogue.outcome, session, message, request_id, method, reply, running_task(responder)
+            )
             await reply.answer(method, outcome)
         except CancelledCall:
             # No answer is owed, but the HTTP exchange must end.
@@ -234,7 +237,9 @@ class HandshakeSide:
         task = asyncio.current_task()
         assert task is not None
         try:
-            await reply.answer(method, self._dialogue.outcome(session, message, request_id, method, reply, task))
+            await reply.answer(
+                method, partial(self._dialogue.outcome, session, message, request_id, method, reply, task)
+            )
         except CancelledCall:
             await reply.end_asks()
 

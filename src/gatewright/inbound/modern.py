@@ -79,13 +79,13 @@ class ModernSide:
             responder.on_drain = task.cancel
         self._keepalive.add(reply)
         try:
-            await reply.answer(call.method, self._handle(call))
+            await reply.answer(call.method, lambda: self._handle(call))
         except asyncio.CancelledError:
             if not responder.is_gone and not (is_stream and responder.is_draining):
                 raise
             task.uncancel()
             if not responder.is_gone:
-                await reply.answer(call.method, closed())
+                await reply.answer(call.method, closed)
         finally:
             responder.on_gone = None
             self._keepalive.remove(reply)
