@@ -96,6 +96,7 @@ class Conversation:
         self._asking: dict[Any, tuple[int | None, str]] = {}
         self._parked: dict[str, int] = {}
         self._listens: dict[int, Json] = {}
+        self._muted: list[Json] = []
         self.subscribed: set[str] = set()
         self.introduction: Json = {}
         self.log_level: str | None = None
@@ -118,10 +119,17 @@ class Conversation:
                 self.cancelled(params["requestId"])
             self._box.note("told", message)
         elif message["method"] in self._box.mute:
+            self._muted.append(message)
             self._box.note("muted", message["method"])
         else:
             self._box.note("asked", message["method"])
             self._serve(message["id"], message["method"], params)
+
+    def catch_up(self) -> None:
+        """Serve what got no answer."""
+        muted, self._muted = self._muted, []
+        for message in muted:
+            self.take(message)
 
     def cancelled(self, request_id: int) -> None:
         """A request is no longer wanted."""
@@ -283,7 +291,8 @@ class Conversation:
         self._ask(given["method"], given.get("params", {}), None)
 
     def _tool_announce(self, request_id: int, params: Json, given: Json) -> Json:
-        self.announce(given["method"], given.get("params"))
+        for conversation in list(self._box.conversations) if given.get("is_to_all") else [self]:
+            conversation.announce(given["method"], given.get("params"))
         return {"announced": given["method"]}
 
     def _tool_client(self, request_id: int, params: Json, given: Json) -> Json:
