@@ -8,7 +8,7 @@ What every request must be, whatever its era, is checked here; which era it is i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final, final
 
 from gatewright.errors import GatewayError, InvalidRequest, OriginRefused, ParseError, ProtocolError
@@ -17,7 +17,7 @@ from gatewright.inbound.handshake import HandshakeSide
 from gatewright.inbound.http import HttpRequest
 from gatewright.inbound.modern import ModernSide
 from gatewright.inbound.origins import Origins
-from gatewright.inbound.responder import Responder
+from gatewright.inbound.responder import DONE, Responder
 from gatewright.inbound.sse import SseSide
 from gatewright.protocol import depth, jsonrpc, modern, refusals
 
@@ -58,57 +58,54 @@ class Endpoint:
         self._routes[path] = route  # only of configured backends, so bounded by their number
         return route
 
-    async def serve(self, request: HttpRequest, responder: Responder) -> None:
-        """Serve one HTTP request."""
+    def serve(self, request: HttpRequest, responder: Responder) -> Awaitable[None]:
+        """Serve one HTTP request: what can be answered at once is, the rest is to be awaited."""
         origin = request.headers.get(b"origin")
         if origin is not None and not self.origins.is_allowed(origin):
-            _refuse(responder, OriginRefused("this Origin may not reach the gateway; see listen.allowed_origins"))
-            return
+            return _refuse(responder, OriginRefused("this Origin may not be here; see listen.allowed_origins"))
         route = self.route_of(request.path)
         if route is None:
-            if await self._sse.serve(request, responder):
-                return
-            _refuse(responder, InvalidRequest(f"nothing is served here: use {PATH} or {PATH}/<backend>"), 404)
-            return
+            return self._elsewhere(request, responder)
         if request.method == "POST":
-            await self._post(request, responder, route)
-        elif modern.is_named(request.headers.get(b"mcp-protocol-version")):
+            return self._post(request, responder, route)
+        if modern.is_named(request.headers.get(b"mcp-protocol-version")):
             responder.respond(405, headers=ALLOW_POST)
         elif request.method == "GET":
-            await self._handshake.stream(request, responder, route)
+            return self._handshake.stream(request, responder, route)
         elif request.method == "DELETE":
             self._handshake.end(request, responder, route)
         else:
             responder.respond(405, headers=ALLOW)
+        return DONE
 
-    async def _post(self, request: HttpRequest, responder: Responder, route: str) -> None:
+    async def _elsewhere(self, request: HttpRequest, responder: Responder) -> None:
+        """A path that is not this endpoint's: the transport of 2024-11-05 has its own."""
+        if not await self._sse.serve(request, responder):
+            _refuse(responder, InvalidRequest(f"nothing is served here: use {PATH} or {PATH}/<backend>"), 404)
+
+    def _post(self, request: HttpRequest, responder: Responder, route: str) -> Awaitable[None]:
         headers = request.headers
         content_type = headers.get(b"content-type", b"")
         if content_type != b"application/json" and not media.is_json(content_type):
-            _refuse(responder, InvalidRequest("Content-Type must be application/json"), 415)
-            return
+            return _refuse(responder, InvalidRequest("Content-Type must be application/json"), 415)
         if not self._is_acceptable(headers.get(b"accept", b"*/*")):
-            _refuse(responder, InvalidRequest("Accept must list application/json and text/event-stream"), 406)
-            return
+            return _refuse(responder, InvalidRequest("Accept must list application/json and text/event-stream"), 406)
         body = request.body
+        version = headers.get(b"mcp-protocol-version")
         try:
             depth.check_json(body, max_depth=self._max_json_depth)
             if not body.startswith(b"{") and body.lstrip().startswith(b"["):
-                if modern.is_named(headers.get(b"mcp-protocol-version")):
+                if modern.is_named(version):
                     raise InvalidRequest("the body must be one request or notification: this revision has no batches")
-                await self._handshake.batch(request, responder, route)
-                return
+                return self._handshake.batch(request, responder, route)
             message = jsonrpc.decode_request(body)
         except ProtocolError as error:
-            _refuse(responder, ParseError(str(error)))
-            return
+            return _refuse(responder, ParseError(str(error)))
         except GatewayError as error:
-            _refuse(responder, error, request_id=jsonrpc.salvage_id(body))
-            return
-        if modern.is_claimed(message, headers.get(b"mcp-protocol-version")):
-            await self._modern.serve(message, request, responder, route)
-        else:
-            await self._handshake.serve(message, request, responder, route)
+            return _refuse(responder, error, request_id=jsonrpc.salvage_id(body))
+        if modern.is_claimed(message, version):
+            return self._modern.serve(message, request, responder, route)
+        return self._handshake.serve(message, request, responder, route)
 
     def _is_acceptable(self, accept: bytes) -> bool:
         """Whether the client takes both answers we may give. Clients send few different values: each is read once."""
@@ -122,7 +119,8 @@ class Endpoint:
 
 def _refuse(
     responder: Responder, error: GatewayError, status: int | None = None, request_id: jsonrpc.Id | None = None
-) -> None:
+) -> Awaitable[None]:
     """Answer with a refusal made before the era is known; both eras give such errors the same status."""
     failure = refusals.failure(error)
     responder.respond(status or refusals.row(error).modern_status, jsonrpc.error(request_id, failure))
+    return DONE

@@ -19,7 +19,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final, Protocol, TypeAlias, cast
 
 import structlog
@@ -31,7 +31,7 @@ from gatewright.inbound.settings import Limits
 
 __all__ = ["Deadlines", "HttpProtocol", "HttpRequest", "Responder", "Serve", "protocol_factory"]
 
-Serve: TypeAlias = Callable[[HttpRequest, Responder], Coroutine[Any, Any, None]]
+Serve: TypeAlias = Callable[[HttpRequest, Responder], Awaitable[None]]
 """Answers one request. It may run on after the response has ended; the next request does not wait for it."""
 
 _log: Final = structlog.get_logger("gatewright.inbound.http")

@@ -10,9 +10,9 @@ It writes what it is given: values that come from a peer are the caller's to che
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 from http import HTTPStatus
-from typing import Final, Protocol
+from typing import Final, Protocol, cast
 
 import msgspec
 
@@ -209,6 +209,19 @@ def running_task(responder: Responder) -> asyncio.Task[object]:
     task = responder.task or asyncio.current_task()
     assert task is not None
     return task
+
+
+class Done:
+    """What to await when nothing is to be waited for: an answer that was written at once costs no coroutine."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Generator[None, None, None]:
+        return _NOTHING
+
+
+_NOTHING: Final = cast("Generator[None, None, None]", iter(()))
+DONE: Final = Done()
 
 
 def _head(status: int, size: int, content_type: bytes, headers: bytes) -> bytes:
