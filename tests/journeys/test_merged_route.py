@@ -291,7 +291,7 @@ async def test_the_route_offers_what_its_backends_do() -> None:
 
 
 async def test_one_subscription_hears_all_backends() -> None:
-    """Lists of every one and each resource of its owner, on one stream under one id; nobody's resource is not promised."""
+    """Lists of every one and each resource of its owner, one stream, one id; what nobody has is not promised."""
     behind = {**boxes(), "down": NOBODY}
     async with travelling(behind) as travel:
         client = travel.modern()
