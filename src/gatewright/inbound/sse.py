@@ -342,4 +342,5 @@ def _refuse(responder: Responder, error: GatewayError | ProtocolError, status: i
     """Refuse a request before anything of it ran. No id: the answers to requests come on the stream."""
     refused = InvalidRequest(str(error)) if isinstance(error, ProtocolError) else error
     body = jsonrpc.error(None, refusals.failure(refused))
-    responder.respond(status or refusals.status(refused, http_sse.ERA), body)
+    # An error that answers a request would be a 200, but a POST that was not taken is an HTTP error.
+    responder.respond(status or max(400, refusals.status(refused, http_sse.ERA)), body)
