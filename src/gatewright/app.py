@@ -29,6 +29,7 @@ from gatewright.backend.settings import BackendSettings
 from gatewright.backend.sse import SseConnector
 from gatewright.backend.stdio import StdioConnector
 from gatewright.background import Background
+from gatewright.call import Handler
 from gatewright.config import Config
 from gatewright.inbound.dialogue import Dialogue
 from gatewright.inbound.endpoint import Endpoint
@@ -41,6 +42,7 @@ from gatewright.inbound.reply import Keepalive
 from gatewright.inbound.sessions import Sessions
 from gatewright.inbound.settings import Listen
 from gatewright.inbound.sse import SseSide
+from gatewright.inbound.stdio import StdioFront, StdioHost
 from gatewright.policy.authz import Authz
 from gatewright.policy.deadline import Deadline
 from gatewright.policy.dispatch import dispatch
@@ -76,17 +78,36 @@ class Bounds(msgspec.Struct, frozen=True):
 
 
 @final
+class Built(msgspec.Struct, frozen=True):
+    """Everything between the clients' side and the backends."""
+
+    backends: dict[str, McpBackend]
+    sessions: Sessions
+    handle: Handler
+    dialogue: Dialogue
+    router: Router
+
+    async def aclose(self) -> None:
+        """Leave the backends."""
+        self.sessions.close()
+        await asyncio.gather(*(backend.aclose() for backend in self.backends.values()))
+
+
+@final
 class Gateway:
     """One gateway process."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
         self._server: uvicorn.Server | None = None
+        self._front: StdioFront | None = None
 
     def stop(self) -> None:
         """Begin to drain: stop accepting, finish what runs, then `run` returns."""
         if self._server is not None:
             self._server.should_exit = True
+        if self._front is not None:
+            self._front.stop()
 
     async def run(self, *, on_ready: Callable[[Ready], None]) -> None:
         """Serve until `stop`, SIGTERM or SIGINT; then drain. Raises OSError when an address cannot be bound."""
@@ -103,6 +124,28 @@ class Gateway:
         except* Stopped:
             pass
 
+    async def run_stdio(self, fds: tuple[int, int], host: StdioHost, *, on_ready: Callable[[], None]) -> None:
+        """Serve one host on two descriptors (from it, to it) until it leaves or `stop`; both are closed then. Nothing
+        is bound. Raises OSError when a descriptor cannot be used."""
+        config = self._config
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                background = Background(tasks)
+                built = self._build(tasks, background)
+                self._front = StdioFront(
+                    built.handle, built.dialogue, built.sessions, config.limits, host, drain_s=config.drain_s
+                )
+                for name, backend in built.backends.items():
+                    if host.route in ("", name):
+                        background(backend.warm_up())
+                try:
+                    await self._front.serve(*fds, on_ready)
+                finally:
+                    await built.aclose()
+                tasks.create_task(_stop())
+        except* Stopped:
+            pass
+
     async def _serve(
         self,
         sock: socket.socket,
@@ -112,7 +155,8 @@ class Gateway:
     ) -> None:
         config = self._config
         background = Background(tasks)
-        sessions, backends, endpoint = self._build(tasks, background)
+        built = self._build(tasks, background)
+        sessions, backends, endpoint = built.sessions, built.backends, self._endpoint(built)
         port = sock.getsockname()[1]
         endpoint.origins = Origins(config.listen.allowed_origins, port)
         server = self._server = Listener(
@@ -130,15 +174,12 @@ class Gateway:
             await server.serve(sockets=[sock])
         finally:
             admin.should_exit = True
-            sessions.close()
-            await asyncio.gather(*(backend.aclose() for backend in backends.values()))
+            await built.aclose()
             if admin_task is not None:
                 await admin_task
 
-    def _build(
-        self, tasks: asyncio.TaskGroup, background: Background
-    ) -> tuple[Sessions, dict[str, McpBackend], Endpoint]:
-        """Everything between the listener and the backends."""
+    def _build(self, tasks: asyncio.TaskGroup, background: Background) -> Built:
+        """Everything between the clients' side and the backends."""
         config = self._config
         listings = Listings(config.routing, background)
         sealer = Sealer([secrets.token_bytes(KEY_BYTES)])
@@ -166,16 +207,19 @@ class Gateway:
             ],
             dispatch,
         )
-        keepalive = Keepalive(config.limits.stream_keepalive_s)
-        dialogue = Dialogue(handle, front)
-        endpoint = Endpoint(
-            ModernSide(handle, keepalive),
-            HandshakeSide(dialogue, sessions, keepalive, config.limits.max_queued_messages),
-            SseSide(dialogue, sessions, keepalive, router.has_route, config.limits),
-            router.has_route,
-            config.limits.max_json_depth,
+        return Built(backends, sessions, handle, Dialogue(handle, front), router)
+
+    def _endpoint(self, built: Built) -> Endpoint:
+        """What serves the paths of the listener."""
+        limits, sessions, dialogue = self._config.limits, built.sessions, built.dialogue
+        keepalive = Keepalive(limits.stream_keepalive_s)
+        return Endpoint(
+            ModernSide(built.handle, keepalive),
+            HandshakeSide(dialogue, sessions, keepalive, limits.max_queued_messages),
+            SseSide(dialogue, sessions, keepalive, built.router.has_route, limits),
+            built.router.has_route,
+            limits.max_json_depth,
         )
-        return sessions, backends, endpoint
 
 
 def _connector(name: str, settings: BackendSettings, tasks: asyncio.TaskGroup) -> Connector:

@@ -11,8 +11,10 @@ from typing import Annotated
 import typer
 
 from gatewright.cli import check as checking
+from gatewright.cli import connect as connecting
 from gatewright.cli import demo as demonstration
 from gatewright.cli import serve as serving
+from gatewright.cli import stdio as speaking
 from gatewright.cli.report import CommandError, say, warn
 from gatewright.config import LogLevel
 
@@ -32,6 +34,8 @@ _File = Annotated[
 _Listen = Annotated[
     str | None, typer.Option("--listen", metavar="ADDR", help="HOST:PORT, :PORT (every interface) or PORT (loopback).")
 ]
+
+_LogLevel = Annotated[LogLevel | None, typer.Option("--log-level", help="Instead of the configuration's log.level.")]
 
 
 def _version(wanted: bool) -> None:
@@ -53,12 +57,55 @@ def root(
 def serve(
     file: _File = Path("gatewright.yaml"),
     listen: _Listen = None,
-    log_level: Annotated[
-        LogLevel | None, typer.Option("--log-level", help="Instead of the configuration's log.level.")
-    ] = None,
+    log_level: _LogLevel = None,
 ) -> None:
     """Run the gateway until Ctrl-C or SIGTERM."""
     serving.serve(file, listen, log_level)
+
+
+@app.command(epilog=_EPILOG)
+def stdio(
+    file: _File = Path("gatewright.yaml"),
+    backend: Annotated[
+        str | None, typer.Option("--backend", metavar="NAME", help="Serve only this one, its names as they are.")
+    ] = None,
+    log_level: _LogLevel = None,
+) -> None:
+    """Serve one local host over standard input and output: for the host's configuration to start."""
+    speaking.stdio(file, backend, log_level)
+
+
+@app.command(epilog=_EPILOG)
+def connect(
+    url: Annotated[str, typer.Argument(metavar="URL", help="Its MCP endpoint, for example https://gateway/mcp.")],
+    header: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--header", "-H", metavar="'NAME: VALUE'", help="Sent with every request; ${VAR} in it expands. Repeatable."
+        ),
+    ] = None,
+    tls_ca: Annotated[
+        str | None, typer.Option("--tls-ca", metavar="FILE", help="PEM file of the authorities to trust.")
+    ] = None,
+    insecure: Annotated[bool, typer.Option("--insecure", help="Accept any certificate.")] = False,
+    sse: Annotated[bool, typer.Option("--sse", help="It speaks the HTTP+SSE transport of 2024-11-05.")] = False,
+    wait: Annotated[
+        float, typer.Option("--wait", min=0, max=3600, metavar="SECONDS", help="Keep trying to reach it for so long.")
+    ] = 15.0,
+    log_level: Annotated[LogLevel, typer.Option("--log-level", help="What is written to stderr.")] = "warning",
+) -> None:
+    """Bridge a stdio-only host to a remote gateway or MCP server."""
+    connecting.connect(
+        connecting.Options(
+            url=url,
+            headers=tuple(header or ()),
+            tls_ca=tls_ca,
+            is_insecure=insecure,
+            is_sse=sse,
+            wait_s=wait,
+            log_level=log_level,
+        )
+    )
 
 
 @app.command(epilog=_EPILOG)
