@@ -87,10 +87,10 @@ class SseStream:
             self.standing.close()
 
     def begin_work(self, calls: int, bound: int) -> None:
-        """Calls begin. Raises Overloaded."""
-        if self._is_draining:
+        """Calls begin, if any: answers and notifications are taken to the end. Raises Overloaded."""
+        if calls and self._is_draining:
             raise Overloaded("the gateway is stopping: connect again")
-        if self._working + calls > bound:
+        if calls and self._working + calls > bound:
             raise Overloaded(f"{bound} calls wait on this stream already")
         self._working += calls
 
