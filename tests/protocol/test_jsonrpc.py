@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import itertools
 import json
+import re
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -16,6 +19,7 @@ from mcp_types.jsonrpc import jsonrpc_message_adapter
 from msgspec import UNSET, Raw
 from pydantic import ValidationError
 
+import gatewright
 from gatewright.call import Failure, Result
 from gatewright.errors import ClientError, InvalidParams, InvalidRequest, ParseError, ProtocolError
 from gatewright.protocol import depth, jsonrpc
@@ -441,6 +445,16 @@ def test_no_decoded_struct_has_an_optional_raw_member() -> None:
 
     with pytest.raises(msgspec.ValidationError):
         msgspec.json.decode(b'{"value":{}}', type=Wrong)
-    for struct in (jsonrpc.Message, jsonrpc.ErrorObject):
-        for field in msgspec.structs.fields(struct):
-            assert Raw not in getattr(field.type, "__args__", ()) or type(None) not in field.type.__args__
+    for path in sorted(Path(gatewright.__path__[0]).rglob("*.py")):
+        tree = ast.parse(path.read_text())
+        decoded = {
+            ast.unparse(call)
+            for call in ast.walk(tree)
+            if isinstance(call, ast.Call) and "Decoder" in ast.unparse(call)
+        }
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef) and any(re.search(rf"\b{node.name}\b", call) for call in decoded):
+                for member in node.body:
+                    if isinstance(member, ast.AnnAssign):
+                        parts = {part.strip() for part in ast.unparse(member.annotation).split("|")}
+                        assert "None" not in parts or not parts & {"Raw", "msgspec.Raw", "Json"}, (path.name, node.name)
