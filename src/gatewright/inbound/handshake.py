@@ -16,7 +16,7 @@ from msgspec import UNSET
 from typing_extensions import override
 
 from gatewright.call import ANONYMOUS, Call
-from gatewright.errors import GatewayError, InvalidRequest, ProtocolError, SessionRequired
+from gatewright.errors import GatewayError, InvalidRequest, Overloaded, ProtocolError, SessionRequired
 from gatewright.inbound import media
 from gatewright.inbound.dialogue import CancelledCall, Dialogue, SessionRules
 from gatewright.inbound.http import HttpRequest
@@ -29,6 +29,8 @@ from gatewright.protocol.revisions import HANDSHAKE, Revision
 
 MAX_BATCH: Final = 100
 """Messages in one array body: it is bounded by bytes, this bounds the calls at once."""
+MAX_NOTICES: Final = 64
+"""Notifications of one session on their way to slow backends at once, each a waiting task."""
 log = structlog.get_logger("gatewright.inbound")
 
 
@@ -144,7 +146,7 @@ class HandshakeSide:
         standing = Standing(self._max_queued_messages)
         responder.start_stream()
         responder.on_gone = responder.on_drain = standing.close
-        session.streams.append(standing)
+        session.join(standing)
         self._keepalive.add(reply)
         try:
             while not responder.is_gone and (messages := await standing.take()) is not None:
@@ -152,9 +154,7 @@ class HandshakeSide:
                     await reply.send(message)
         finally:
             self._keepalive.remove(reply)
-            session.streams.remove(standing)
-            session.withdraw(standing)
-            session.last_active_at = session.now()
+            session.leave(standing)
             responder.end()
 
     def end(self, request: HttpRequest, responder: Responder, route: str) -> None:
@@ -194,11 +194,20 @@ class HandshakeSide:
         responder.respond(200, body, headers=b"Mcp-Session-Id: %b\r\n" % session_id.encode())
 
     async def _notified(self, session: Session, method: str, message: jsonrpc.Message, responder: Responder) -> None:
-        """A client's notification. It is accepted before backends are told, so that a slow one holds up nobody."""
-        is_taken = self._dialogue.is_taken(session, method, message)
-        responder.respond(202)
-        if not is_taken:
+        """A client's notification. It is accepted before backends are told, so that a slow one holds up nobody, until
+        too many are on their way: then the client waits like everybody."""
+        if self._dialogue.is_taken(session, method, message):
+            responder.respond(202)
+            return
+        if session.notices < MAX_NOTICES:
+            responder.respond(202)
+        session.notices += 1
+        try:
             await self._dialogue.tell(session, method, message)
+        finally:
+            session.notices -= 1
+            if not responder.is_started:
+                responder.respond(202)
 
     async def _noticed(self, session: Session, message: jsonrpc.Message) -> None:
         """A notification in a batch. One that is wrong is owed no answer (JSON-RPC 2.0, section 6)."""
@@ -249,5 +258,6 @@ def _refuse(
 ) -> None:
     if isinstance(error, ProtocolError):
         error = InvalidRequest(str(error))
-    failure = refusals.failure(error)
-    responder.respond(status or refusals.status(error, "handshake"), jsonrpc.error(request_id, failure))
+    body = jsonrpc.error(request_id, refusals.failure(error))
+    headers = b"Retry-After: 1\r\n" if isinstance(error, Overloaded) else b""
+    responder.respond(status or refusals.status(error, "handshake"), body, headers=headers)

@@ -29,6 +29,9 @@ from gatewright.protocol.modern import LOG_LEVELS
 
 SWEEP_S: Final = 15.0
 """How often idle sessions are looked for."""
+MAX_ENDED_AT_ONCE: Final = 1_000
+"""Idle sessions ended in one sweep: each end is work for every backend, and a crowd that left at once must not stop the
+loop."""
 MAX_WAITING_BYTES: Final = 1 << 20
 """Notifications waiting for one standing stream; one may exceed it. Their number is bounded by the settings, but 256
 of the largest messages would be gigabytes."""
@@ -53,7 +56,7 @@ def is_loud(level: str | None, params: Json) -> bool:
 class Standing:
     """One standing stream (GET): what waits for it. Its own task sends it, so nobody else waits for the client."""
 
-    __slots__ = ("_arrived", "_asks", "_bytes", "_is_closed", "_lost", "_max_waiting", "_notices")
+    __slots__ = ("_arrived", "_asks", "_bytes", "_lost", "_max_waiting", "_notices", "is_closed")
 
     def __init__(self, max_waiting: int) -> None:
         self._max_waiting = max_waiting
@@ -61,7 +64,7 @@ class Standing:
         self._asks: deque[bytes] = deque()
         self._bytes = 0
         self._lost = 0
-        self._is_closed = False
+        self.is_closed = False
         self._arrived = asyncio.Event()
 
     def put(self, message: bytes) -> None:
@@ -82,7 +85,7 @@ class Standing:
     async def take(self) -> list[bytes] | None:
         """What waits, once there is any, notifications first; None when the stream is to end."""
         while not self._notices and not self._asks:
-            if self._is_closed:
+            if self.is_closed:
                 return None
             self._arrived.clear()
             await self._arrived.wait()
@@ -95,9 +98,13 @@ class Standing:
         self._bytes = 0
         return taken
 
+    def unsent(self) -> list[bytes]:
+        """The notifications that never were on their way."""
+        return list(self._notices)
+
     def close(self) -> None:
         """End the stream once what waits is sent."""
-        self._is_closed = True
+        self.is_closed = True
         self._arrived.set()
 
 
@@ -141,6 +148,7 @@ class Session:
         "client",
         "id",
         "last_active_at",
+        "notices",
         "route",
         "state",
         "streams",
@@ -163,6 +171,8 @@ class Session:
         self.streams: list[Standing] = []
         self.calls: dict[Id, list[Running]] = {}
         self.last_active_at = loop.time()
+        self.notices = 0
+        """Notifications of the client on their way to its backends."""
         self._loop = loop
         self._asks: dict[int, Ask] = {}
         self._ask_ids = itertools.count(1)
@@ -176,20 +186,42 @@ class Session:
         """Take the session where an event leads. Raises InvalidRequest."""
         self.state = advance(self.state, event)
 
+    def join(self, stream: Standing) -> None:
+        """A standing stream is open."""
+        self.streams.append(stream)
+
+    def leave(self, stream: Standing) -> None:
+        """A standing stream has ended: its questions are withdrawn, what it did not send goes to another."""
+        self.streams.remove(stream)
+        self.withdraw(stream)
+        other = self._stream()
+        if other is not None:
+            for message in stream.unsent():
+                other.put(message)
+        self.last_active_at = self.now()
+
+    def _stream(self) -> Standing | None:
+        """The standing stream for what belongs to no call: the newest, as the older may be dead unnoticed."""
+        for stream in reversed(self.streams):
+            if not stream.is_closed:
+                return stream
+        return None
+
     def set_log_level(self, level: str) -> None:
         """The client set its log level."""
         self.client = msgspec.structs.replace(self.client, log_level=level)
 
     async def emit(self, method: str, params: Json) -> None:
         """See Reply.emit: a notification that belongs to no call. Without a stream there is nobody to tell."""
-        if self.streams and (method != LOG_MESSAGE or is_loud(self.client.log_level, params)):
-            self.streams[-1].put(jsonrpc.notification(method, params))
+        stream = self._stream()
+        if stream is not None and (method != LOG_MESSAGE or is_loud(self.client.log_level, params)):
+            stream.put(jsonrpc.notification(method, params))
 
     async def ask(self, method: str, params: Json) -> Result | Failure:
         """See Reply.ask: a question that belongs to no call. Raises Unanswered as well."""
-        if not self.streams:
+        stream = self._stream()
+        if stream is None:
             raise MissingCapability(f"{method}: the client has no stream open to be asked on", {})
-        stream = self.streams[-1]
         return await self.put(method, params, stream.ask, (stream,))
 
     async def put(self, method: str, params: Json, send: Send, owners: tuple[object, ...]) -> Result | Failure:
@@ -308,11 +340,16 @@ class Sessions:
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
         oldest = loop.time() - self._settings.idle_s
-        for session in list(self._by_id.values()):
-            if session.last_active_at < oldest and not session.streams and not session.calls:
-                log.info("session ended", reason="idle")
-                self.end(session)
-        self._timer = loop.call_later(self._sweep_s, self._sweep, loop) if self._by_id else None
+        idle = [
+            session
+            for session in self._by_id.values()
+            if session.last_active_at < oldest and not session.streams and not session.calls
+        ]
+        for session in idle[:MAX_ENDED_AT_ONCE]:
+            log.info("session ended", reason="idle")
+            self.end(session)
+        pause_s = self._sweep_s if len(idle) <= MAX_ENDED_AT_ONCE else min(self._sweep_s, 1.0)
+        self._timer = loop.call_later(pause_s, self._sweep, loop) if self._by_id else None
 
 
 def _taken_back(ask_id: int) -> bytes:
