@@ -7,25 +7,25 @@ basic/transports/{streamable-http,stdio} of 2026-07-28.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, final
+import itertools
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Final, TypeVar, final
 
-import msgspec
 import structlog
 from msgspec import Raw
 
 from gatewright.backend.annotations import Annotations
 from gatewright.backend.base import Connector, Refused
+from gatewright.backend.eras import NOT_THIS_ERA, PROBE_S, Eras
+from gatewright.backend.eras import Offer as Offer
 from gatewright.backend.feed import Feed, Heard, Wants
 from gatewright.backend.handshake import HandshakeFace, NotThisEra
-from gatewright.backend.modern import GATEWAY_INFO, MODERN_ERRORS, ModernFace, own_client
+from gatewright.backend.modern import GATEWAY_INFO, MODERN_ERRORS, ModernFace, Restarted, own_client
 from gatewright.backend.parking import Limits, Parking
 from gatewright.backend.standing import Standing
 from gatewright.call import ANONYMOUS, Call, Caller, Client, Failure, Outcome, Params, Result
 from gatewright.errors import BackendError, BackendUnavailable, ProtocolError
 from gatewright.protocol import addressing, bridge, jsonrpc, questions
-from gatewright.protocol.modern import SERVER_INFO_KEY
 from gatewright.protocol.revisions import Era
 
 if TYPE_CHECKING:
@@ -36,31 +36,10 @@ if TYPE_CHECKING:
 
 ANSWERED_HERE: Final = frozenset({"logging/setLevel"})
 """What a modern backend has no method for, because every request carries it."""
+OWN_REFUSALS: Final = MODERN_ERRORS | {-32601, -32602, -32603}
+"""Errors that a modern server answers with an HTTP status of 400 or 404."""
 log = structlog.get_logger("gatewright.backend")
-PROBE_S: Final = 5.0
-"""A backend that says nothing to `server/discover` for this long speaks the handshake era (basic/transports/stdio)."""
-
-
-@final
-class Offer(msgspec.Struct, frozen=True):
-    """What a backend says of itself: capabilities by name, its Implementation object, instructions."""
-
-    capabilities: dict[str, Raw]
-    info: Raw
-    instructions: str | None
-
-
-@final
-class _Discovered(msgspec.Struct, gc=False):
-    """The part of a DiscoverResult that is read."""
-
-    capabilities: dict[str, Raw]
-    supportedVersions: list[str]
-    instructions: str | None = None
-    meta: dict[str, Raw] = msgspec.field(default_factory=dict, name="_meta")
-
-
-_decode_discovered: Final = msgspec.json.Decoder(_Discovered).decode
+T = TypeVar("T")
 
 
 @final
@@ -76,32 +55,41 @@ class McpBackend:
         background: Background,
         changes: Changes,
         sealer: Sealer,
+        *,
+        probe_s: float = PROBE_S,
     ) -> None:
         self.name = name
         self.bounds = settings
         self.annotations = Annotations(name)
         self._settings = settings
         self._connector = connector
-        self._modern = ModernFace(name, connector, background, changes)
-        self._handshake = HandshakeFace(name, connector, settings, outlets, background, changes)
-        forced: Era | None = None if settings.era == "auto" else settings.era
-        self._speaks: dict[Era, bool | None] = {
-            "modern": None if forced is None else forced == "modern",
-            "handshake": None if forced is None else forced == "handshake",
-        }
-        self._offer: Offer | None = None
+        ids = itertools.count(1)
+        forced = None if settings.era == "auto" else settings.era
+        is_tied = connector.is_shared_wire and forced is None
+        self._modern = ModernFace(name, connector, background, changes, ids, is_tied=is_tied)
+        self._handshake = HandshakeFace(name, connector, settings, outlets, background, changes, ids)
+        self._eras = Eras(
+            name,
+            forced,
+            self._modern,
+            self._handshake,
+            background,
+            is_tied=is_tied,
+            probe_s=probe_s,
+        )
+        self._speaks: Final = self._eras.speaks
         bounds = Limits(settings.max_parked, settings.max_parked_per_caller, settings.parked_s)
         self._parking = Parking(name, sealer, bounds, background)
         self.feed: Final = Feed(name, self, background)
         self._standing = Standing(self.feed, outlets, background)
         self._background = background
-        self._probing = asyncio.Lock()
 
     async def __call__(self, call: Call) -> Outcome:
         """Carry a call out. Raises BackendError, or HeaderMismatch for `Mcp-Param-*` headers that lie."""
         era = call.client.revision.era
         if not self._speaks[era]:
-            era = await self._era_for(call.client, call.caller)
+            era = await self._eras.of(call.client, call.caller)
+        generation = self._eras.generation
         params, lines = call.params, b""
         if call.method == "tools/call":
             if not self.annotations.is_known:
@@ -110,12 +98,21 @@ class McpBackend:
         name = call.name if call.target is None else call.target.name
         if name != call.name and name is not None and call.row is not None:
             params = addressing.renamed(call.row, params, name)
-        if era == "modern":
-            if call.row is not None and "modern" not in call.row.eras:
-                return await self._stood_in(call, name or "")
-            outcome = await self._modern.call(call, name, params, lines)
-        else:
-            outcome = await self._handshaken(call, params)
+        try:
+            if era == "modern":
+                if call.row is not None and "modern" not in call.row.eras:
+                    return await self._stood_in(call, name or "")
+                outcome = await self._modern.call(call, name, params, lines)
+            else:
+                outcome = await self._handshaken(call, params)
+        except (Refused, NotThisEra, Restarted) as refused:
+
+            async def again(other: Era) -> Outcome:
+                if other == "modern":
+                    return await self._modern.call(call, name, params, lines)
+                return await self._handshaken(call, params)
+
+            outcome = await self._after(refused, era, generation, call.client, call.caller, again)
         if call.method == "tools/list" and isinstance(outcome, Result):
             return Result(self.annotations.learn(outcome.value, is_first_page="cursor" not in params))
         return outcome
@@ -142,27 +139,34 @@ class McpBackend:
 
     async def request(self, method: str, params: Params, client: Client, caller: Caller) -> Result | Failure:
         """A request of the gateway's own, as this client would see its answer. Raises BackendError."""
-        if await self._era_for(client, caller) == "modern":
+
+        async def ask(era: Era) -> Result | Failure:
+            if era != "modern":
+                return await self._handshake.request(method, params, client, caller)
             if method in ANSWERED_HERE:
                 return Result(b"{}")
-            answer = await self._modern.request(method, params, client)
-        else:
-            answer = await self._handshake.request(method, params, client, caller)
+            return await self._modern.request(method, params, client)
+
+        answer = await self._asked(client, caller, ask)
         if method == "tools/list" and isinstance(answer, Result):
             return Result(self.annotations.learn(answer.value, is_first_page="cursor" not in params))
         return answer
 
     async def offer(self, client: Client, caller: Caller) -> Offer:
         """What it offers this client. Raises BackendError when it cannot be reached."""
-        if await self._era_for(client, caller) == "modern":
-            if self._offer is None:
-                self._offer = await self._discover(client)
-            found = self._offer
+
+        async def ask(era: Era) -> Offer:
+            if era != "modern":
+                result = (await self._handshake.session(client, caller)).result
+                return Offer(result.capabilities, result.serverInfo, result.instructions)
+            offer = await self._eras.discover(client)
             if client.session:
                 self._background(self._standing.watch(client.session))
-        else:
-            result = (await self._handshake.session(client, caller)).result
-            found = Offer(result.capabilities, result.serverInfo, result.instructions)
+            return offer
+
+        found = await self._asked(client, caller, ask)
+        if isinstance(found, Failure):
+            raise BackendUnavailable(f"{self.name}: {found.message[:200]}")
         if self._settings.instructions is not None:
             return Offer(found.capabilities, found.info, self._settings.instructions)
         return found
@@ -179,10 +183,16 @@ class McpBackend:
 
     async def listen(self, wants: Wants, acknowledged: Callable[[Wants], None], announced: Heard) -> None:
         """See Upstream.listen."""
-        if await self._era_for(own_client(GATEWAY_INFO), ANONYMOUS) == "modern":
-            await self._modern.listen(wants, acknowledged, announced)
-        else:
-            await self._handshake.listen(wants, acknowledged, announced)
+
+        async def ask(era: Era) -> None:
+            if era == "modern":
+                await self._modern.listen(wants, acknowledged, announced)
+            else:
+                await self._handshake.listen(wants, acknowledged, announced)
+
+        failure = await self._asked(own_client(GATEWAY_INFO), ANONYMOUS, ask)
+        if failure is not None:
+            raise BackendUnavailable(f"{self.name} refused to be listened to: {failure.message[:200]}")
 
     async def tell(self, client: Client, message: bytes) -> None:
         """Pass a handshake client's notification on to its own session, if it has one here."""
@@ -193,7 +203,7 @@ class McpBackend:
         is asked again by the first call."""
         client = own_client(GATEWAY_INFO)
         try:
-            await self._era_for(client, ANONYMOUS)
+            await self._eras.of(client, ANONYMOUS)
         except BackendError as error:
             log.warning("backend not ready", backend=self.name, reason=error.message)
 
@@ -205,6 +215,7 @@ class McpBackend:
     async def aclose(self) -> None:
         """Close everything towards the backend."""
         self._parking.close()
+        self.feed.close()
         await self._modern.aclose()
         await self._handshake.aclose()
         await self._connector.aclose()
@@ -231,67 +242,53 @@ class McpBackend:
         except (BackendError, ProtocolError):
             return
 
-    async def _era_for(self, client: Client, caller: Caller) -> Era:
-        """The era to speak for this client: its own if the backend has it."""
-        era = client.revision.era
-        if self._speaks[era]:
-            return era
-        if self._speaks[era] is None:
-            async with self._probing:
-                if self._speaks[era] is None:
-                    self._speaks[era] = await self._probe(era, client, caller)
-        if self._speaks[era]:
-            return era
-        other: Era = "modern" if era == "handshake" else "handshake"
-        if self._speaks[other] is None:
-            async with self._probing:
-                if self._speaks[other] is None:
-                    self._speaks[other] = await self._probe(other, client, caller)
-        if not self._speaks[other]:
-            self._speaks = {"modern": None, "handshake": None}
-            raise BackendUnavailable(f"{self.name} speaks neither protocol era: is its address an MCP endpoint?")
-        return other
+    async def _asked(self, client: Client, caller: Caller, ask: Callable[[Era], Awaitable[T]]) -> T | Failure:
+        """What `ask` finds in the era to speak for this client, in the other one if the backend has changed."""
+        era = await self._eras.of(client, caller)
+        generation = self._eras.generation
+        try:
+            return await ask(era)
+        except (Refused, NotThisEra, Restarted) as refused:
+            return await self._after(refused, era, generation, client, caller, ask)
 
-    async def _probe(self, era: Era, client: Client, caller: Caller) -> bool:
-        """Whether the backend speaks an era. Raises BackendUnavailable when it cannot be asked now."""
+    async def _after(
+        self,
+        refused: Refused | NotThisEra | Restarted,
+        era: Era,
+        generation: int,
+        client: Client,
+        caller: Caller,
+        again: Callable[[Era], Awaitable[T]],
+    ) -> T | Failure:
+        """What a refusal means: the backend's own error, or that it speaks another era than it did (it was restarted as
+        something else): then, since nothing ran, the call is carried out in that one. Raises BackendError."""
+        if generation != self._eras.generation or await self._is_changed(refused, era, client, caller):
+            try:
+                return await again(await self._eras.of(client, caller))
+            except (Refused, Restarted) as still:
+                refused = still
+        if isinstance(refused, Refused) and refused.failure is not None and refused.status in (400, 404):
+            return refused.failure
+        raise refused
+
+    async def _is_changed(
+        self, refused: Refused | NotThisEra | Restarted, era: Era, client: Client, caller: Caller
+    ) -> bool:
+        """Whether what was known of its eras does not hold any more; it is forgotten then."""
+        if isinstance(refused, Restarted):
+            self._eras.restarted()
+            return True
+        if isinstance(refused, Refused) and refused.status not in NOT_THIS_ERA:
+            return False
+        code = None if isinstance(refused, NotThisEra) or refused.failure is None else refused.failure.code
         if era == "modern":
-            return await self._is_modern(client)
-        try:
-            await self._handshake.session(client, caller)
-        except NotThisEra:
-            return False
-        except Refused as refused:
-            if refused.status in (400, 404, 405, 406, 415):
+            if code in OWN_REFUSALS or await self._eras.recheck(client) is not False:
                 return False
-            raise
-        return True
-
-    async def _is_modern(self, client: Client) -> bool:
-        try:
-            async with asyncio.timeout(PROBE_S):
-                answer = await self._modern.request("server/discover", {}, client)
-        except Refused as refused:
-            if refused.status in (400, 404, 405, 406, 415):
+            self._modern.forget()
+        else:
+            is_sure = isinstance(refused, NotThisEra) or code in MODERN_ERRORS
+            if not is_sure and (self._speaks["modern"] or not await self._eras.recheck(client)):
                 return False
-            raise
-        except TimeoutError:
-            return False
-        if isinstance(answer, Failure):
-            return answer.code in MODERN_ERRORS
-        self._offer = _read_offer(answer)
-        return self._offer is not None
-
-    async def _discover(self, client: Client) -> Offer:
-        answer = await self._modern.request("server/discover", {}, client)
-        offer = _read_offer(answer) if isinstance(answer, Result) else None
-        if offer is None:
-            raise BackendUnavailable(f"{self.name} does not answer server/discover")
-        return offer
-
-
-def _read_offer(answer: Result) -> Offer | None:
-    try:
-        read = _decode_discovered(answer.value)
-    except msgspec.DecodeError:
-        return None
-    return Offer(read.capabilities, read.meta.get(SERVER_INFO_KEY, jsonrpc.EMPTY), read.instructions)
+            self._handshake.forget(client, caller)
+        log.info("backend speaks another era than it did", backend=self.name, was=era)
+        return self._eras.reset()

@@ -22,7 +22,8 @@ class SessionLost(BackendUnavailable):
 
 
 class Refused(BackendUnavailable):
-    """The endpoint answered an HTTP status that carries no result. `failure` is the JSON-RPC error in its body."""
+    """The endpoint answered an HTTP status that says that nothing ran. `failure` is the JSON-RPC error in its body: the
+    backend's own answer to the request, unless it speaks another era than was thought."""
 
     def __init__(self, message: str, status: int, failure: Failure | None) -> None:
         super().__init__(message)
@@ -38,6 +39,10 @@ class Sink(Protocol):
 
     def asked(self, request_id: Id, method: str, params: Params) -> None:
         """A request from the backend. Returns at once; the answer goes back through `Link.tell`, later."""
+
+    def missed(self) -> None:
+        """What was said since the last message may have been lost: a standing stream broke and began anew. Only the
+        link's own sink is told."""
 
 
 @final
@@ -65,9 +70,9 @@ class Link(Protocol):
     async def exchange(self, request: Request, sink: Sink) -> Result | Failure:
         """Send a request and await its answer; what comes before the answer goes to `sink`.
 
-        Raises BackendUnavailable when it was surely not carried out, BackendGarbage on broken protocol or a wire
-        that died half-way, SessionLost. Cancelling tells the backend as its era and transport say. Has no timeout of
-        its own beyond connecting: the caller bounds it.
+        Raises BackendUnavailable when it was surely not carried out (Refused, SessionLost), BackendGarbage on broken
+        protocol, a wire that died half-way or a status that leaves it open. Cancelling tells the backend as its era and
+        transport say. Has no timeout of its own beyond connecting: the caller bounds it.
         """
 
     async def tell(self, message: bytes) -> None:
@@ -77,7 +82,8 @@ class Link(Protocol):
         """The handshake is done: send these header lines with every later message (a wire without headers: no-op)."""
 
     async def listen(self) -> None:
-        """Carry what the backend says outside exchanges to the link's own sink, until the link or the stream ends.
+        """Carry what the backend says outside exchanges to the link's own sink, until the link ends or is closed, or
+        the backend has nothing to say there.
 
         A wire that always carries it (pipes) returns at once.
         """

@@ -9,6 +9,8 @@ Sources: basic/patterns/subscriptions of 2026-07-28; server/resources, server/to
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol, final
 
@@ -16,7 +18,7 @@ import msgspec
 import structlog
 
 from gatewright.call import Params
-from gatewright.errors import GatewayError
+from gatewright.errors import BackendError, BackendGarbage, BackendUnavailable, GatewrightError
 from gatewright.protocol import jsonrpc
 from gatewright.protocol.methods import LISTEN_FIELDS, RESOURCE_UPDATED
 
@@ -28,6 +30,8 @@ ACK_S: Final = 5.0
 REOPEN_S: Final = 1.0
 """First pause before a broken stream is opened again; it doubles up to REOPEN_MAX_S."""
 REOPEN_MAX_S: Final = 30.0
+SETTLE_S: Final = 1.0
+"""How long resources that nobody wants any more stay subscribed: clients come and go in swarms."""
 log = structlog.get_logger("gatewright.backend")
 
 Heard = Callable[[str, Params], None]
@@ -80,6 +84,7 @@ class Feed:
         self._listeners: set[Listener] = set()
         self._lists = Stream(self)
         self._resources = Stream(self)
+        self._is_settling = False
 
     async def join(self, wants: Wants, heard: Heard) -> Listener:
         """Listen. The listener's `wants` are what the backend agreed to. Raises BackendError when it cannot be had."""
@@ -102,6 +107,14 @@ class Feed:
         uris = self._all_uris()
         if not uris:
             self._resources.close()
+        elif uris < self._resources.wants.uris and not self._is_settling:
+            self._is_settling = self._background(self._settle()) is not None
+
+    def close(self) -> None:
+        """The backend is being closed."""
+        self._listeners.clear()
+        self._lists.close()
+        self._resources.close()
 
     def announce(self, method: str, params: Params) -> None:
         """Tell the listeners."""
@@ -109,41 +122,50 @@ class Feed:
         for listener in list(self._listeners):
             listener.hear(method, params, uri)
 
+    def hold(self, stream: Stream, held: Held) -> asyncio.Task[None] | None:
+        """Keep an upstream stream open in the background."""
+        return self._background(self._held(stream, held))
+
     def _all_uris(self) -> frozenset[str]:
         return frozenset(uri for listener in self._listeners for uri in listener.wants.uris)
 
-    def hold(self, stream: Stream, wants: Wants, ready: asyncio.Future[Wants]) -> asyncio.Task[None] | None:
-        """Keep an upstream stream open in the background."""
-        return self._background(self._held(stream, wants, ready))
+    async def _settle(self) -> None:
+        """Give up the resources that nobody wants any more, once for all who leave at about the same time."""
+        try:
+            await asyncio.sleep(SETTLE_S)
+        finally:
+            self._is_settling = False
+        uris = self._all_uris()
+        if uris and uris < self._resources.wants.uris:
+            with contextlib.suppress(BackendError):
+                await self._resources.change(Wants(uris=uris))
 
-    async def _held(self, stream: Stream, wants: Wants, ready: asyncio.Future[Wants]) -> None:
+    async def _held(self, stream: Stream, held: Held) -> None:
         pause_s = REOPEN_S
+        ready = held.ready
         while True:
             agreed: list[Wants] = []
 
             def acknowledged(answer: Wants, agreed: list[Wants] = agreed) -> None:
                 agreed.append(answer)
-                if not ready.done():
-                    ready.set_result(answer)
-                else:
+                if ready.done():
                     self._announce_gap(answer)
+                else:
+                    stream.succeed(held, answer)
 
             try:
-                await self._upstream.listen(wants, acknowledged, self.announce)
-                reason = "the backend ended it"
-            except GatewayError as error:
-                reason = error.message
-                if not ready.done():
-                    ready.set_exception(error)
-                    ready.exception()
-                    stream.forget(ready)
-                    return
+                await self._upstream.listen(held.wants, acknowledged, self.announce)
+                error: BackendError = BackendUnavailable(f"{self._name} ended the subscription")
+            except BackendError as raised:
+                error = raised
+            except GatewrightError as raised:
+                error = BackendGarbage(f"{self._name}: {raised}")
             if not ready.done():
-                ready.set_result(Wants())
-            if not agreed:
-                pause_s = min(pause_s * 2, REOPEN_MAX_S)
-            log.info("subscription broke off", backend=self._name, reason=reason)
-            await asyncio.sleep(pause_s)
+                stream.fail(held, error)
+                return
+            log.info("subscription broke off", backend=self._name, reason=error.message)
+            pause_s = REOPEN_S if agreed else min(pause_s * 2, REOPEN_MAX_S)
+            await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
 
     def _announce_gap(self, agreed: Wants) -> None:
         """The stream is open again: what was missed meanwhile is not known, so everything may have changed."""
@@ -154,46 +176,92 @@ class Feed:
 
 
 @final
+class Held:
+    """One upstream stream, and the one it takes over from: that stays open until this one is agreed to."""
+
+    __slots__ = ("predecessor", "ready", "task", "wants")
+
+    def __init__(self, wants: Wants, predecessor: Held | None) -> None:
+        self.wants = wants
+        self.predecessor = predecessor
+        self.ready: asyncio.Future[Wants] = asyncio.get_running_loop().create_future()
+        self.task: asyncio.Task[None] | None = None
+
+
+@final
 class Stream:
     """One upstream stream of a feed: open while it is wanted, opened anew before the old one closes."""
 
     def __init__(self, feed: Feed) -> None:
         self._feed = feed
-        self._wants = Wants()
-        self._task: asyncio.Task[None] | None = None
-        self._ready: asyncio.Future[Wants] | None = None
+        self._newest: Held | None = None
+
+    @property
+    def wants(self) -> Wants:
+        """What it is open for, or being opened."""
+        return Wants() if self._newest is None else self._newest.wants
 
     async def ready(self, wants: Wants) -> Wants:
-        """What the backend agreed to, the stream being open for `wants`. Raises BackendError."""
-        old: asyncio.Task[None] | None = None
-        ready = self._ready
-        if ready is None or not (wants.lists <= self._wants.lists and wants.uris <= self._wants.uris):
-            old, self._wants = self._task, wants
-            ready = self._ready = asyncio.get_running_loop().create_future()
-            self._task = self._feed.hold(self, wants, ready)
-        try:
-            async with asyncio.timeout(ACK_S):
-                return await asyncio.shield(ready)
-        except TimeoutError:
-            return Wants()
-        finally:
-            if old is not None:
-                old.cancel()
+        """What the backend agreed to, the stream being open for `wants` or more. Raises BackendError."""
+        held = self._newest
+        if held is None or not (wants.lists <= held.wants.lists and wants.uris <= held.wants.uris):
+            return await self.change(wants)
+        return await _agreed(held)
 
-    def forget(self, ready: asyncio.Future[Wants]) -> None:
-        """It could not be opened: the next who asks tries again."""
-        if self._ready is ready:
-            self._ready = None
-            self._task = None
-            self._wants = Wants()
+    async def change(self, wants: Wants) -> Wants:
+        """What the backend agreed to, the stream being open for exactly `wants`. Raises BackendError."""
+        held = Held(wants, self._newest)
+        held.task = self._feed.hold(self, held)
+        if held.task is None:
+            raise BackendUnavailable("the gateway is stopping")
+        self._newest = held
+        return await _agreed(held)
+
+    def succeed(self, held: Held, agreed: Wants) -> None:
+        """The backend agreed: what this one takes over from is closed."""
+        held.ready.set_result(agreed)
+        old, held.predecessor = held.predecessor, None
+        while old is not None:
+            if not old.ready.done():
+                old.ready.set_result(agreed)
+            _cancel(old)
+            old = old.predecessor
+
+    def fail(self, held: Held, error: BackendError) -> None:
+        """It could not be opened: what it was to take over from stays, and the next who asks tries again."""
+        held.ready.set_exception(error)
+        held.ready.exception()  # seen, whether somebody waits or not
+        if self._newest is held:
+            self._newest = held.predecessor
+            return
+        newer = self._newest
+        while newer is not None and newer.predecessor is not held:
+            newer = newer.predecessor
+        if newer is not None:
+            newer.predecessor = held.predecessor
 
     def close(self) -> None:
         """Nobody listens any more."""
-        task, self._task = self._task, None
-        self._ready = None
-        self._wants = Wants()
-        if task is not None:
-            task.cancel()
+        held, self._newest = self._newest, None
+        while held is not None:
+            if not held.ready.done():
+                held.ready.set_result(Wants())
+            _cancel(held)
+            held = held.predecessor
+
+
+async def _agreed(held: Held) -> Wants:
+    """What the backend agreed to, nothing when it says nothing within ACK_S. Raises BackendError."""
+    try:
+        async with asyncio.timeout(ACK_S):
+            return await asyncio.shield(held.ready)
+    except TimeoutError:
+        return Wants()
+
+
+def _cancel(held: Held) -> None:
+    if held.task is not None:
+        held.task.cancel()
 
 
 def _covers(uris: frozenset[str], uri: str) -> bool:

@@ -9,8 +9,10 @@ ask nothing. A backend declared stateless shares one among all. Sources: basic/l
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final, final
 
 import structlog
@@ -18,7 +20,7 @@ from msgspec import Raw
 
 from gatewright.backend.base import Connector, Link, Request, SessionLost
 from gatewright.backend.feed import Heard, Wants
-from gatewright.backend.sinks import CallSink, Changes, Outlets, SessionSink, Start
+from gatewright.backend.sinks import CallSink, Changes, Ear, Outlets, SessionSink, Start
 from gatewright.call import Call, Caller, Client, Failure, Json, Outcome, Params, Result
 from gatewright.errors import BackendError, BackendGarbage, BackendUnavailable, ProtocolError
 from gatewright.protocol import bridge, handshake, jsonrpc
@@ -33,6 +35,8 @@ FEED_CALLER: Final = Caller("gatewright feed")
 FEED_CLIENT: Final = Client(handshake.OFFERED, b'{"name":"gatewright","version":"1"}', b"{}")
 LOOK_S: Final = 2.0
 """How often it is looked whether the feed's session is still there; pipes die without a word."""
+UNSUBSCRIBE_S: Final = 2.0
+"""How long the courtesy of unsubscribing may take."""
 OPEN_S: Final = 30.0
 """How long opening a session may take: `npx` may have to fetch a package first."""
 log = structlog.get_logger("gatewright.backend")
@@ -47,18 +51,24 @@ class NotThisEra(BackendError):
 class BackendSession:
     """One session with the backend: its link, and what the backend said of itself."""
 
-    __slots__ = ("ids", "link", "result", "revision", "sink")
+    __slots__ = ("ended", "link", "listeners", "result", "revision", "sink", "subscribed", "subscribing")
 
     def __init__(self, link: Link, sink: SessionSink, revision: Revision, result: handshake.InitializeResult) -> None:
         self.link = link
         self.sink = sink
         self.revision = revision
         self.result = result
-        self.ids = itertools.count(2)
+        self.ended = asyncio.Event()
+        """It is known to be over."""
+        self.listeners = 0
+        """Streams of the feed that listen in it."""
+        self.subscribed: Counter[str] = Counter()
+        """How many of them want each resource."""
+        self.subscribing = asyncio.Lock()
+        """Subscribing and unsubscribing keep their order: they may travel over different connections."""
 
-    async def exchange(self, call: Call, params: Params, sink: CallSink) -> Result | Failure:
-        """One call in this session."""
-        token = next(self.ids)
+    async def exchange(self, call: Call, params: Params, sink: CallSink, token: int) -> Result | Failure:
+        """One call in this session, under that id and progress token."""
         row = call.row
         carried = bridge.handshake_params(params, call.meta, token)
         request = Request(token, call.method, carried, b"", row is not None and row.is_retry_safe)
@@ -77,8 +87,12 @@ class HandshakeFace:
         outlets: Outlets,
         start: Start,
         changes: Changes,
+        ids: Iterator[int] | None = None,
     ) -> None:
         self._name = name
+        self._ids = itertools.count(1) if ids is None else ids
+        """Unique among all that shares the connector's connections: an answer that a broken backend puts on the wrong
+        connection has an id that nobody waits for there."""
         self._connector = connector
         self._is_stateless = settings.stateless
         self._outlets = outlets
@@ -88,6 +102,7 @@ class HandshakeFace:
         self._opening: dict[str, asyncio.Future[BackendSession]] = {}
         self._leases: dict[str, set[int]] = {}
         self._leased: dict[str, int] = {}
+        self._is_closed = False
 
     async def call(self, call: Call, params: Params) -> Outcome:
         """Carry a call out in the client's backend session, opening it if need be. A session the backend forgot is
@@ -129,10 +144,16 @@ class HandshakeFace:
     async def request(self, method: str, params: Params, client: Client, caller: Caller) -> Result | Failure:
         """A request of the gateway's own, in the session this client's calls would use. Raises BackendError."""
         session = await self.session(client, caller)
-        token = next(session.ids)
+        try:
+            return await self._requested(session, method, params)
+        except SessionLost:
+            self._drop(session)
+            return await self._requested(await self.session(client, caller), method, params)
+
+    async def _requested(self, session: BackendSession, method: str, params: Params) -> Result | Failure:
+        token = next(self._ids)
         carried = bridge.handshake_params(params, bridge.meta_of(params), token)
-        request = Request(token, method, carried, is_retry_safe=True)
-        return await session.link.exchange(request, session.sink)
+        return await session.link.exchange(Request(token, method, carried, is_retry_safe=True), session.sink)
 
     async def session(self, client: Client, caller: Caller) -> BackendSession:
         """The backend session for a client: the open one, or a new one, opened once however many calls wait for it."""
@@ -148,7 +169,9 @@ class HandshakeFace:
         if opening is None:
             opening = asyncio.get_running_loop().create_future()
             self._opening[key] = opening
-            self._start(self._open(key, client, opening))
+            if self._is_closed or self._start(self._open(key, client, opening)) is None:
+                del self._opening[key]
+                raise BackendUnavailable(f"{self._name} is being closed")
         return await asyncio.shield(opening)
 
     async def listen(self, wants: Wants, acknowledged: Callable[[Wants], None], announced: Heard) -> None:
@@ -159,19 +182,52 @@ class HandshakeFace:
             if method in wants.lists or (wants.uris and method == RESOURCE_UPDATED):
                 announced(method, params)
 
-        agreed = [uri for uri in sorted(wants.uris) if await self._is_subscribed(session, "resources/subscribe", uri)]
-        session.sink.hears.add(heard)
+        session.listeners += 1
+        session.subscribed.update(wants.uris)
+        ear: Ear | None = None
         try:
-            acknowledged(Wants(wants.lists & announceable(session.result.capabilities), frozenset(agreed)))
-            while session.link.is_open:  # noqa: ASYNC110 - a wire that dies tells nobody
-                await asyncio.sleep(LOOK_S)
+            agreed = Wants(
+                wants.lists & announceable(session.result.capabilities), await self._subscribe(session, wants.uris)
+            )
+            ear = Ear(heard, lambda: acknowledged(agreed))
+            session.sink.ears.append(ear)
+            acknowledged(agreed)
+            while session.link.is_open:
+                with contextlib.suppress(TimeoutError):  # a pipe that dies tells nobody: look from time to time
+                    async with asyncio.timeout(LOOK_S):
+                        await session.ended.wait()
+                        return
+        except SessionLost:
+            self._drop(session)
+            raise
         finally:
-            session.sink.hears.discard(heard)
-        self._drop(session)
+            if ear is not None:
+                session.sink.ears.remove(ear)
+            session.listeners -= 1
+            session.subscribed.subtract(wants.uris)
+            self._start(self._left(session, wants.uris))
 
-    async def _is_subscribed(self, session: BackendSession, method: str, uri: str) -> bool:
-        token = next(session.ids)
-        request = Request(token, method, {"uri": uri}, is_retry_safe=True)
+    async def _subscribe(self, session: BackendSession, uris: frozenset[str]) -> frozenset[str]:
+        """Subscribe to resources. Returns those that the backend agreed to."""
+        if not uris or not has_subscriptions(session.result.capabilities):
+            return frozenset()
+        async with session.subscribing:
+            return frozenset([uri for uri in sorted(uris) if await self._is_done(session, "resources/subscribe", uri)])
+
+    async def _left(self, session: BackendSession, uris: frozenset[str]) -> None:
+        """A stream of the feed has gone: unsubscribe from what nobody wants, end the session when nobody listens."""
+        if has_subscriptions(session.result.capabilities):
+            with contextlib.suppress(BackendError, TimeoutError):
+                async with asyncio.timeout(UNSUBSCRIBE_S), session.subscribing:
+                    for uri in uris:
+                        if session.subscribed[uri] <= 0 and session.link.is_open:
+                            del session.subscribed[uri]
+                            await self._is_done(session, "resources/unsubscribe", uri)
+        if session.listeners == 0 and not self._is_stateless:
+            self._drop(session)
+
+    async def _is_done(self, session: BackendSession, method: str, uri: str) -> bool:
+        request = Request(next(self._ids), method, {"uri": uri}, is_retry_safe=True)
         return isinstance(await session.link.exchange(request, session.sink), Result)
 
     def has_session(self, client: Client, caller: Caller) -> bool:
@@ -180,21 +236,46 @@ class HandshakeFace:
         return session is not None and session.link.is_open
 
     async def tell(self, client: Client, caller: Caller, message: bytes) -> None:
-        """Pass a client's notification on, if it has a session here."""
+        """Pass a client's notification on, if it has a session of its own here."""
         session = self._sessions.get(self._key(client, caller))
-        if session is not None and session.link.is_open:
+        if session is None or self._is_stateless or not session.link.is_open:
+            return
+        try:
             await session.link.tell(message)
+        except SessionLost:
+            self._drop(session)
 
     async def release(self, client_session: str) -> None:
-        """A client session ended: end its backend session."""
-        session = self._sessions.pop(f"session {client_session}", None)
+        """A client session ended: end its backend session, also one that is being opened."""
+        key = f"session {client_session}"
+        self._give_up(key)
+        session = self._sessions.pop(key, None)
         if session is not None:
+            session.ended.set()
             await session.link.aclose()
+
+    def forget(self, client: Client, caller: Caller) -> None:
+        """Let the next call of this client open a session anew."""
+        session = self._sessions.get(self._key(client, caller))
+        if session is not None:
+            self._drop(session)
 
     async def aclose(self) -> None:
         """End every session."""
+        self._is_closed = True
+        for key in list(self._opening):
+            self._give_up(key)
         sessions, self._sessions = list(self._sessions.values()), {}
+        for session in sessions:
+            session.ended.set()
         await asyncio.gather(*(session.link.aclose() for session in sessions))
+
+    def _give_up(self, key: str) -> None:
+        """Nobody wants the session that is being opened any more: `_open` closes it when it stands."""
+        opening = self._opening.pop(key, None)
+        if opening is not None and not opening.done():
+            opening.set_exception(BackendUnavailable(f"{self._name}: the session ended before it was open"))
+            opening.exception()  # seen
 
     def _key(self, client: Client, caller: Caller) -> str:
         if self._is_stateless:
@@ -205,22 +286,35 @@ class HandshakeFace:
 
     async def _open(self, key: str, client: Client, opened: asyncio.Future[BackendSession]) -> None:
         """Open a session and tell everybody who waits. Runs on its own, so that one waiter's cancel harms no other."""
+        session: BackendSession | None = None
+        error: BackendError = BackendUnavailable(f"{self._name} is being closed")
         try:
             async with asyncio.timeout(OPEN_S):
                 session = await self._initialize(client)
         except TimeoutError:
-            opened.set_exception(BackendUnavailable(f"{self._name} did not answer initialize within {OPEN_S:g} s"))
-        except BackendError as error:
-            opened.set_exception(error)
-        else:
-            self._sessions[key] = session
-            opened.set_result(session)
-            self._start(session.link.listen())
+            error = BackendUnavailable(f"{self._name} did not answer initialize within {OPEN_S:g} s")
+        except BackendError as raised:
+            error = raised
         finally:
-            self._opening.pop(key, None)
-            if not opened.done():
-                opened.set_exception(BackendUnavailable(f"{self._name} is being closed"))
-            opened.exception()  # seen: it is no error of the loop's when nobody waits any more
+            is_wanted = self._opening.get(key) is opened
+            if is_wanted:
+                del self._opening[key]
+            if session is None:
+                if not opened.done():
+                    opened.set_exception(error)
+                    opened.exception()  # seen: it is no error of the loop's when nobody waits any more
+            elif is_wanted:
+                self._sessions[key] = session
+                opened.set_result(session)
+                self._start(self._carried(session))
+            else:
+                self._start(session.link.aclose())
+
+    async def _carried(self, session: BackendSession) -> None:
+        """Carry what the backend says in a session outside calls, and notice when that shows that it is gone."""
+        await session.link.listen()
+        if not session.link.is_open:
+            self._drop(session)
 
     async def _initialize(self, client: Client) -> BackendSession:
         has_own = bool(client.session) and not self._is_stateless
@@ -236,7 +330,8 @@ class HandshakeFace:
                 capabilities = bridge.across(bytes(capabilities))
             params = jsonrpc.members(jsonrpc.encode(handshake.initialize_params(offered, client.info, capabilities)))
             answer = await link.exchange(
-                Request(1, "initialize", params, b"mcp-method: initialize\r\n", is_cancellable=False), sink
+                Request(next(self._ids), "initialize", params, b"mcp-method: initialize\r\n", is_cancellable=False),
+                sink,
             )
             if isinstance(answer, Failure):
                 raise NotThisEra(f"{self._name} refused initialize: {answer.message[:200]}")
@@ -247,16 +342,17 @@ class HandshakeFace:
             link.agree(b"mcp-protocol-version: %b\r\n" % revision.name.encode())
             await link.tell(jsonrpc.notification(INITIALIZED, b"{}"))
         except ProtocolError as error:
-            await link.aclose()
+            self._start(link.aclose())
             raise BackendGarbage(f"{self._name}: {error}") from error
         except BaseException:
-            await asyncio.shield(link.aclose())
+            self._start(link.aclose())
             raise
         return BackendSession(link, sink, revision, result)
 
     async def _exchange(self, session: BackendSession, call: Call, params: Params) -> Result | Failure:
-        sink = CallSink(call, self._name, session.link, self._start, self._changes)
-        return await session.exchange(call, params, sink)
+        token = next(self._ids)
+        sink = CallSink(call, self._name, session.link, self._start, self._changes, token, can_ask=True)
+        return await session.exchange(call, params, sink, token)
 
     def _outcome(self, answer: Result | Failure) -> Outcome:
         try:
@@ -265,6 +361,7 @@ class HandshakeFace:
             raise BackendGarbage(f"{self._name}: {error}") from error
 
     def _drop(self, session: BackendSession) -> None:
+        session.ended.set()
         for key, held in list(self._sessions.items()):
             if held is session:
                 del self._sessions[key]
@@ -278,9 +375,16 @@ def announceable(capabilities: dict[str, Raw]) -> frozenset[str]:
         "notifications/prompts/list_changed": "prompts",
         "notifications/resources/list_changed": "resources",
     }
-    return frozenset(
-        method
-        for method, capability in methods.items()
-        if capability in capabilities
-        and bytes(jsonrpc.members(capabilities[capability]).get("listChanged", b"false")) == b"true"
-    )
+    return frozenset(method for method, name in methods.items() if _has(capabilities, name, "listChanged"))
+
+
+def has_subscriptions(capabilities: dict[str, Raw]) -> bool:
+    """Whether a server with these capabilities takes `resources/subscribe`."""
+    return _has(capabilities, "resources", "subscribe")
+
+
+def _has(capabilities: dict[str, Raw], name: str, flag: str) -> bool:
+    try:
+        return bytes(jsonrpc.members(capabilities[name])[flag]) == b"true"
+    except (KeyError, ProtocolError):
+        return False

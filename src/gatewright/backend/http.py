@@ -10,84 +10,94 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final, final
 
+import msgspec
 import structlog
 from msgspec import UNSET
 
 from gatewright.backend.address import Address
 from gatewright.backend.base import Link, Refused, Request, SessionLost, Sink
-from gatewright.backend.channel import HttpChannel
-from gatewright.backend.response import HttpResponse
+from gatewright.backend.channel import NOT_SENT, HttpChannel
+from gatewright.backend.resume import Resume
 from gatewright.background import Background
 from gatewright.call import Failure, Result
-from gatewright.errors import BackendError, BackendGarbage, ProtocolError
+from gatewright.errors import BackendError, BackendGarbage, BackendUnavailable, ParseError, ProtocolError
 from gatewright.protocol import jsonrpc, sse
 from gatewright.protocol.methods import CANCELLED
 
 if TYPE_CHECKING:
+    from gatewright.backend.response import HttpResponse
     from gatewright.backend.settings import BackendSettings
 
-RETRY_ASKED_MAX_S: Final = 300.0
-"""The longest pause that a backend may ask for: beyond it, it is gone for every purpose."""
 CLOSE_S: Final = 2.0
-"""How long the courtesy of a DELETE may take when a session ends."""
-RETRY_S: Final = 1.0
-"""The first pause before a broken stream is resumed when the backend named none; it doubles up to RETRY_MAX_S."""
-RETRY_MAX_S: Final = 30.0
+"""How long the courtesy of a DELETE, or of telling about a cancel, may take."""
+MAX_ASIDES: Final = 16
+"""Connections for messages that calls wait for (answers to asks, cancels) on top of `max_connections`: calls that hold
+all connections and wait for such a message would wait for ever."""
+RESUME_TRIES: Final = 4
+"""How often in a row a broken stream may not be had before its call fails."""
+LISTEN: Final = "subscriptions/listen"
+_IS_ERA_NEUTRAL: Final = "initialize"
+_NOT_CARRIED_OUT: Final = frozenset({401, 403, 405, 406, 413, 415, 421, 426, 429, 431, 503})
+"""Besides 400, 404 and redirects: statuses that say that nothing ran, so that the call may be sent again."""
+_TS_NO_SESSION: Final = -32000
+"""What servers made after the TypeScript SDK's examples answer, with 400, to a session they do not know."""
 
 log = structlog.get_logger("gatewright.backend.http")
 
 
 @final
 class HttpConnector:
-    """Opens links to one endpoint; they share its pool of connections."""
+    """Opens links to one endpoint; they share its pools of connections."""
 
     is_shared_wire = False
 
     def __init__(self, name: str, settings: BackendSettings, tasks: asyncio.TaskGroup) -> None:
         address = Address(settings)
-        self._name = name
+        self.name: Final = name
         self.start: Final = Background(tasks)
+        self.max_event_bytes: Final = settings.max_response_bytes
         self._channel = HttpChannel(name, address.origin, settings)
         self._streams = HttpChannel(name, address.origin, settings)
+        asides = min(settings.max_connections, MAX_ASIDES)
+        self._asides = HttpChannel(name, address.origin, settings, max_connections=asides)
         post = address.head("POST", "content-type: application/json\r\naccept: application/json, text/event-stream\r\n")
         self.post_format: Final = post.replace(b"%", b"%%") + b"%b%bcontent-length: %d\r\n\r\n%b"
         """A whole POST, to be filled with a link's lines, a request's lines, the body's length and the body."""
         self.send: Final = self._channel.send
+        self.send_standing: Final = self._streams.send
+        """For streams that stand as long as somebody listens: a pool of their own, so that calls do not starve."""
+        self.send_aside: Final = self._asides.send
         self._get = address.head("GET", "accept: text/event-stream\r\n")
         self._delete = address.head("DELETE")
-        self._settings = settings
+        self._is_closed = False
 
     async def connect(self, sink: Sink) -> Link:
-        """A link over the shared pool: nothing is sent until the first exchange."""
+        """A link over the shared pools: nothing is sent until the first exchange."""
+        if self._is_closed:
+            raise BackendUnavailable(f"{self.name} is being closed")
         return HttpLink(self, sink)
 
     async def aclose(self) -> None:
         """Close the pools."""
-        await self._channel.aclose()
-        await self._streams.aclose()
+        self._is_closed = True
+        await asyncio.gather(self._channel.aclose(), self._streams.aclose(), self._asides.aclose())
 
-    async def get(self, headers: bytes) -> HttpResponse:
-        """One GET, on a pool of its own: standing streams must not starve calls."""
+    async def stand(self, headers: bytes) -> HttpResponse:
+        """The GET of a standing stream."""
         return await self._streams.send(self._get + headers + b"\r\n", is_retry_safe=True)
+
+    async def resume(self, headers: bytes) -> HttpResponse:
+        """The GET that resumes a call's stream: it takes the place of the call's own connection."""
+        return await self._channel.send(self._get + headers + b"\r\n", is_retry_safe=True)
 
     async def delete(self, headers: bytes) -> None:
         """One DELETE, within CLOSE_S."""
         async with asyncio.timeout(CLOSE_S):
-            response = await self._channel.send(self._delete + headers + b"\r\n")
+            response = await self._asides.send(self._delete + headers + b"\r\n")
             response.abort()
-
-    @property
-    def settings(self) -> BackendSettings:
-        """The backend's settings."""
-        return self._settings
-
-    @property
-    def name(self) -> str:
-        """The backend's name."""
-        return self._name
 
 
 @final
@@ -103,36 +113,50 @@ class HttpLink:
         self._session = b""
         self._agreed = b""
         self._standing = b""
-        self._standing_stream: HttpResponse | None = None
+        self._listening: asyncio.Timeout | None = None
         self._is_handshake = False
+        self._is_lost = False
         self._is_closed = False
 
     @property
     def is_open(self) -> bool:
-        """Until it is closed: connections come and go below it."""
-        return not self._is_closed
+        """Until it is closed or its session is lost: connections come and go below it."""
+        return not (self._is_closed or self._is_lost)
 
     async def exchange(self, request: Request, sink: Sink) -> Result | Failure:
         """See Link.exchange. A cancelled exchange closes its connection; in the handshake era the backend is told."""
+        if self._is_closed or self._is_lost:
+            raise self._gone()
         body = jsonrpc.request(request.id, request.method, request.params)
         payload = self._post % (self._standing, request.headers, len(body), body)
         try:
-            response = await self._send(payload, request.is_retry_safe)
-            if response.is_stream and response.status == 200:
+            if request.method == LISTEN:
+                response = await self._connector.send_standing(payload, False)
+            else:
+                response = await self._send(payload, request.is_retry_safe)
+            if response.status != 200:
+                return self._refused(request, response)
+            if request.method == _IS_ERA_NEUTRAL:
+                self._note_session(response)
+            if response.stream is not None:
                 return await self._streamed(request, response, sink)
-            return self._answer(request, response)
-        except asyncio.CancelledError:
-            if self._is_handshake and request.is_cancellable and not self._is_closed:
+            answer = self._answer(request, response)
+            return answer if answer is not None else await self._batched(request, response, sink)
+        except asyncio.CancelledError as cancelled:
+            is_told = self._is_handshake and request.is_cancellable and cancelled.args != (NOT_SENT,)
+            if is_told and self.is_open:
                 self._connector.start(self._cancel(request.id))
             raise
 
     async def tell(self, message: bytes) -> None:
         """See Link.tell."""
-        response = await self._send(self._post % (self._standing, b"", len(message), message), False)
-        if response.is_stream:
-            response.abort()
+        if self._is_closed or self._is_lost:
+            raise self._gone()
+        payload = self._post % (self._standing, b"", len(message), message)
+        response = await self._connector.send_aside(payload, False)
+        response.abort()
         if response.status >= 300:
-            raise self._refusal(response, None)
+            raise self._refusal(response, _error_in(response.body, None))
 
     def agree(self, headers: bytes) -> None:
         """See Link.agree. From here on the link is in the handshake era."""
@@ -142,30 +166,24 @@ class HttpLink:
 
     async def listen(self) -> None:
         """Hold the GET stream and resume it when it breaks, until the link closes or the backend has none (405)."""
-        pause_s = RETRY_S
-        resume = _Resume()
-        while not self._is_closed:
-            try:
-                response = await self._connector.get(self._standing + resume.header())
-                if response.status != 200 or not response.is_stream:
-                    response.abort()
-                    return
-                self._standing_stream = response
-                await self._pump(response, self._sink, resume, None)
-                pause_s = RETRY_S
-            except BackendError as error:
-                log.debug("stream broke off", backend=self._name, reason=error.message)
-            await asyncio.sleep(resume.pause_s(pause_s))
-            pause_s = min(pause_s * 2, RETRY_MAX_S)
+        if not self.is_open:
+            return
+        try:
+            async with asyncio.timeout(None) as self._listening:  # `aclose` ends it, whatever it awaits
+                await self._stand()
+        except TimeoutError:
+            return
+        finally:
+            self._listening = None
 
     async def aclose(self) -> None:
         """End the backend's session, if it gave one."""
         if self._is_closed:
             return
         self._is_closed = True
-        if self._standing_stream is not None:
-            self._standing_stream.abort()
-        if self._session:
+        if self._listening is not None:
+            self._listening.reschedule(0.0)
+        if self._session and not self._is_lost:
             with contextlib.suppress(BackendError, TimeoutError, OSError):
                 await self._connector.delete(self._standing)
 
@@ -176,43 +194,95 @@ class HttpLink:
             async with asyncio.timeout(CLOSE_S):
                 await self.tell(jsonrpc.notification(CANCELLED, params))
 
-    def _answer(self, request: Request, response: HttpResponse) -> Result | Failure:
-        """The outcome in a JSON response."""
-        if response.status != 200:
-            return self._refused(request, response)
-        self._note_session(request, response)
+    # answers
+
+    def _answer(self, request: Request, response: HttpResponse) -> Result | Failure | None:
+        """The outcome in a JSON response; None when that is an array."""
         try:
             message = jsonrpc.decode(response.body)
             if message.id != request.id:
                 raise ProtocolError("the answer carries another id")
             return jsonrpc.answer_of(message)
         except ProtocolError as error:
+            if response.body.startswith(b"["):
+                return None
             raise BackendGarbage(f"{self._name}: {error}") from error
 
+    async def _batched(self, request: Request, response: HttpResponse, sink: Sink) -> Result | Failure:
+        """The outcome in an array of messages (2025-03-26 only)."""
+        answer = None
+        try:
+            for message in _messages(response.body):
+                answer = await self._dispatch(message, sink, request.id) or answer
+        except ProtocolError as error:
+            raise BackendGarbage(f"{self._name}: {error}") from error
+        if answer is None:
+            raise BackendGarbage(f"{self._name} answered without an answer")
+        return answer
+
     async def _streamed(self, request: Request, response: HttpResponse, sink: Sink) -> Result | Failure:
-        """The outcome at the end of an event stream, resumed where the backend allows it."""
-        self._note_session(request, response)
-        resume = _Resume()
-        pause_s = RETRY_S
+        """The outcome at the end of an event stream. In the handshake era a stream that broke off is resumed where the
+        backend allows it; a modern one is lost with its request (2026-07-28, streamable-http)."""
+        is_resumable = self._is_handshake or request.method == _IS_ERA_NEUTRAL
+        resume = Resume()
         while True:
             answer = await self._pump(response, sink, resume, request.id)
             if answer is not None:
                 return answer
-            if not resume.is_possible:
+            if not (is_resumable and resume.is_possible):
                 raise BackendGarbage(f"{self._name} ended its stream without an answer")
-            await asyncio.sleep(resume.pause_s(pause_s))
-            pause_s = min(pause_s * 2, RETRY_MAX_S)
-            response = await self._connector.get(self._standing + resume.header())
-            if response.status != 200 or not response.is_stream:
-                response.abort()
-                raise BackendGarbage(f"{self._name} ended its stream without an answer and does not resume it")
+            response = await self._resumed(resume)
 
-    async def _pump(
-        self, response: HttpResponse, sink: Sink, resume: _Resume, awaited: int | None
-    ) -> Result | Failure | None:
+    async def _resumed(self, resume: Resume) -> HttpResponse:
+        """The stream of a call again. Raises BackendGarbage: the call may have run, so it is never unavailable."""
+        reason = ""
+        for _ in range(RESUME_TRIES):
+            await asyncio.sleep(resume.pause_s())
+            resume.fruitless += 1
+            if not self.is_open:
+                break
+            try:
+                response = await self._connector.resume(self._standing + resume.header())
+            except BackendError as error:
+                reason = f": {error.message}"
+                continue
+            if response.status == 200 and response.stream is not None:
+                return response
+            response.abort()
+            reason = f": HTTP status {response.status}"
+            if response.status < 500:
+                self._is_lost = self._is_lost or self._is_session_lost(response, None)
+                break
+        raise BackendGarbage(f"{self._name} broke off its stream without an answer and does not resume it{reason}")
+
+    async def _stand(self) -> None:
+        """One standing stream after the other."""
+        resume = Resume()
+        is_first = True
+        while self.is_open:
+            try:
+                response = await self._connector.stand(self._standing + resume.header())
+                if response.status != 200 or response.stream is None:
+                    response.abort()
+                    self._is_lost = self._is_session_lost(response, None)
+                    if response.status < 500:
+                        return
+                else:
+                    if not is_first and not resume.is_possible:
+                        self._sink.missed()
+                    is_first = False
+                    await self._pump(response, self._sink, resume, None)
+            except BackendError as error:
+                log.debug("stream broke off", backend=self._name, reason=error.message)
+            if not self.is_open:
+                return
+            await asyncio.sleep(resume.pause_s())
+            resume.fruitless += 1
+
+    async def _pump(self, response: HttpResponse, sink: Sink, resume: Resume, awaited: int | None) -> _Answer:
         """Carry a stream's messages to `sink` until the awaited answer or the end. Whatever ends it, the connection
-        is free or closed after."""
-        bound = self._connector.settings.max_response_bytes
+        is free or closed after. A connection that died is an end: the caller knows whether it may be resumed."""
+        bound = self._connector.max_event_bytes
         decoder = sse.Decoder(max_line_bytes=bound, max_event_bytes=bound)
         try:
             while piece := await response.read():
@@ -221,23 +291,23 @@ class HttpLink:
                 for event in events:
                     if not event.data or event.event != "message":
                         continue
-                    answer = await self._dispatch(jsonrpc.decode(event.data), sink, awaited)
-                    if answer is not None:
-                        response.finish()
-                        return answer
+                    resume.fruitless = 0
+                    for message in _messages(event.data):
+                        answer = await self._dispatch(message, sink, awaited)
+                        if answer is not None:
+                            response.finish()
+                            return answer
         except ProtocolError as error:
             response.abort()
             raise BackendGarbage(f"{self._name}: {error}") from error
         except BackendGarbage:
-            if resume.is_possible:
-                return None
-            raise
+            return None
         except BaseException:
             response.abort()
             raise
         return None
 
-    async def _dispatch(self, message: jsonrpc.Message, sink: Sink, awaited: int | None) -> Result | Failure | None:
+    async def _dispatch(self, message: jsonrpc.Message, sink: Sink, awaited: int | None) -> _Answer:
         if message.method is UNSET:
             if awaited is not None and message.id == awaited:
                 return jsonrpc.answer_of(message)
@@ -249,71 +319,91 @@ class HttpLink:
             sink.asked(message.id, message.method, params)
         return None
 
-    def _note_session(self, request: Request, response: HttpResponse) -> None:
+    def _note_session(self, response: HttpResponse) -> None:
         session = response.headers.get(b"mcp-session-id")
-        if session and request.method == "initialize":
-            self._session = b"mcp-session-id: %b\r\n" % session
-            self._standing = self._session + self._agreed
+        if not session:
+            return
+        if not _is_visible(session):
+            response.abort()
+            raise BackendGarbage(f"{self._name} gave a session id that is not visible ASCII")
+        self._session = b"mcp-session-id: %b\r\n" % session
+        self._standing = self._session + self._agreed
+
+    # refusals
+
+    def _gone(self) -> BackendError:
+        if self._is_closed:
+            return BackendUnavailable(f"{self._name}: the link is closed")
+        return SessionLost(f"{self._name} no longer knows the session")
+
+    def _is_session_lost(self, response: HttpResponse, failure: Failure | None) -> bool:
+        """Whether a refusal says that our session is unknown: 404, unless it says that the method is."""
+        if not self._session:
+            return False
+        if response.status == 404:
+            return failure is None or failure.code != -32601
+        is_told = failure is not None and failure.code == _TS_NO_SESSION and "session" in failure.message.lower()
+        return response.status == 400 and is_told
 
     def _refused(self, request: Request, response: HttpResponse) -> Failure:
-        """The JSON-RPC error in a refusal, or the refusal raised."""
-        raise_as = self._refusal(response, request)
-        if isinstance(raise_as, Refused) and raise_as.failure is not None and response.status in (400, 404):
-            return raise_as.failure
-        raise raise_as
+        """The backend's own error under a status that decides nothing, or the refusal raised."""
+        response.abort()
+        error = _error_in(response.body, request.id)
+        if error is not None and error.id == request.id and response.status not in (400, 401, 403, 404):
+            return error.failure
+        raise self._refusal(response, error)
 
-    def _refusal(self, response: HttpResponse, request: Request | None) -> BackendError:
+    def _refusal(self, response: HttpResponse, error: _Error | None) -> BackendError:
+        """What a status other than 200 means."""
         status = response.status
-        failure = _failure_in(response.body, None if request is None else request.id)
-        if status == 404 and self._session and (failure is None or failure.code != -32601):
-            return SessionLost(f"{self._name} no longer knows the session")
+        failure = None if error is None else error.failure
+        if self._is_session_lost(response, failure):
+            self._is_lost = True
+            return self._gone()
         if 300 <= status < 400:
             return Refused(f"{self._name} answered a redirect ({status}): redirects are not followed", status, None)
         if status in (401, 403):
             return Refused(f"{self._name} refused the gateway's credentials ({status})", status, failure)
-        return Refused(f"{self._name} answered HTTP status {status}", status, failure)
+        if status in (400, 404) or status in _NOT_CARRIED_OUT:
+            return Refused(f"{self._name} answered HTTP status {status}", status, failure)
+        return BackendGarbage(f"{self._name} answered HTTP status {status}")
 
 
 @final
-class _Resume:
-    """Where a stream broke off, and how long the backend asked to wait (basic/transports, resumability)."""
+class _Error(msgspec.Struct, frozen=True):
+    """A JSON-RPC error in the body of a refusal."""
 
-    __slots__ = ("_event_id", "_retry_ms")
-
-    def __init__(self) -> None:
-        self._event_id: str | None = None
-        self._retry_ms: int | None = None
-
-    @property
-    def is_possible(self) -> bool:
-        """Whether the backend gave an event id to resume from."""
-        return bool(self._event_id)
-
-    def note(self, decoder: sse.Decoder) -> None:
-        """Keep what the stream said about resuming."""
-        if decoder.last_event_id:
-            self._event_id = decoder.last_event_id
-        if decoder.retry_ms is not None:
-            self._retry_ms = decoder.retry_ms
-
-    def header(self) -> bytes:
-        """The header line that resumes the stream."""
-        return b"last-event-id: %b\r\n" % self._event_id.encode() if self._event_id else b""
-
-    def pause_s(self, otherwise_s: float) -> float:
-        """How long to wait before resuming: what the backend asked for, else `otherwise_s` with jitter."""
-        if self._retry_ms is not None:
-            return min(self._retry_ms / 1000, RETRY_ASKED_MAX_S)
-        return otherwise_s * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
+    id: jsonrpc.Id | None
+    failure: Failure
 
 
-def _failure_in(body: bytes, request_id: int | None) -> Failure | None:
+_Answer = Result | Failure | None
+
+
+def _messages(data: bytes) -> Iterator[jsonrpc.Message]:
+    """The message, or the messages of an array (2025-03-26 only). Raises ProtocolError."""
+    if not data.startswith(b"["):
+        yield jsonrpc.decode(data)
+        return
+    try:
+        batch = jsonrpc.decode_batch(data)
+    except ParseError as error:
+        raise ProtocolError(error.message) from error
+    for one in batch:
+        yield jsonrpc.decode(bytes(one))
+
+
+def _is_visible(value: bytes) -> bool:
+    return all(0x21 <= byte <= 0x7E for byte in value)
+
+
+def _error_in(body: bytes, request_id: int | None) -> _Error | None:
     """The JSON-RPC error that a refusal's body holds, if it is one and not another request's."""
     try:
         message = jsonrpc.decode(body)
+        if message.error is UNSET or message.id not in (UNSET, None, request_id):
+            return None
+        answer = jsonrpc.answer_of(message)
     except ProtocolError:
         return None
-    if message.error is UNSET or message.id not in (UNSET, None, request_id):
-        return None
-    answer = jsonrpc.answer_of(message)
-    return answer if isinstance(answer, Failure) else None
+    return _Error(None if message.id is UNSET else message.id, answer) if isinstance(answer, Failure) else None

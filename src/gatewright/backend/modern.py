@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final, final
+
+import structlog
 
 from gatewright.backend.base import Request
 from gatewright.backend.feed import Heard, Wants
 from gatewright.backend.sinks import CallSink, Changes, Start
 from gatewright.call import Call, Client, Failure, Json, Outcome, Params, Result
-from gatewright.errors import BackendGarbage, BackendUnavailable, ProtocolError
+from gatewright.errors import BackendGarbage, BackendUnavailable, InvalidParams, ProtocolError
 from gatewright.protocol import bridge, headers, jsonrpc, subscriptions
 from gatewright.protocol.methods import ACKNOWLEDGED
 from gatewright.protocol.revisions import MODERN_2026_07_28
@@ -28,20 +30,39 @@ MODERN_ERRORS: Final = frozenset({-32020, -32021, -32022})
 """Errors that only a modern server gives: whoever answers one is modern (basic/versioning)."""
 GATEWAY_INFO: Final = b'{"name":"gatewright","version":"1"}'
 """How the gateway names itself where it is a client in its own right."""
+PROBE: Final = "server/discover"
 MAX_KEPT_LINES: Final = 1024
+log = structlog.get_logger("gatewright.backend")
 _VERSION_LINE: Final = b"mcp-protocol-version: 2026-07-28\r\n"
+
+
+@final
+class Restarted(BackendUnavailable):
+    """The process that was known to speak this era is gone: the next one has to be asked first."""
 
 
 @final
 class ModernFace:
     """How a backend is spoken to in the modern era."""
 
-    def __init__(self, name: str, connector: Connector, start: Start, changes: Changes) -> None:
+    def __init__(
+        self,
+        name: str,
+        connector: Connector,
+        start: Start,
+        changes: Changes,
+        ids: Iterator[int] | None = None,
+        *,
+        is_tied: bool = False,
+    ) -> None:
         self._name = name
         self._connector = connector
         self._start = start
         self._changes = changes
-        self._ids = itertools.count(1)
+        self._ids = itertools.count(1) if ids is None else ids
+        self._is_tied = is_tied
+        """That it speaks this era is known of one process: the next one is asked before it gets a call."""
+        self._is_restarted = False
         self._link: Link | None = None
         self._lines: dict[tuple[str, str | None], bytes] = {}
         self._connecting = asyncio.Lock()
@@ -60,7 +81,8 @@ class ModernFace:
             self._mirrored(row, call.method, name) + param_headers,
             row is not None and row.is_retry_safe,
         )
-        answer = await link.exchange(request, CallSink(call, self._name, link, self._start, self._changes))
+        sink = CallSink(call, self._name, link, self._start, self._changes, token, can_ask=False)
+        answer = await link.exchange(request, sink)
         try:
             return bridge.outcome_of(answer)
         except ProtocolError as error:
@@ -70,7 +92,7 @@ class ModernFace:
         """A request of the gateway's own (discover, lists), outside any client's call. Raises BackendError."""
         link = self._link
         if link is None or not link.is_open:
-            link = await self._open()
+            link = await self._open(is_probe=method == PROBE)
         token = next(self._ids)
         carried = bridge.modern_params(params, bridge.meta_of(params), client, token)
         lines = self._mirrored(None, method, None)
@@ -90,10 +112,18 @@ class ModernFace:
         if isinstance(answer, Failure):
             raise BackendUnavailable(f"{self._name} refused subscriptions/listen: {answer.message[:200]}")
 
+    def forget(self) -> None:
+        """It turned out not to speak this era: nothing of it stays open, a child least of all."""
+        link, self._link = self._link, None
+        self._is_restarted = False
+        if link is not None:
+            self._start(link.aclose())
+
     async def aclose(self) -> None:
         """Close the link."""
-        if self._link is not None:
-            await self._link.aclose()
+        link, self._link = self._link, None
+        if link is not None:
+            await link.aclose()
 
     def _mirrored(self, row: Method | None, method: str, name: str | None) -> bytes:
         """The request metadata headers of one request. Few names are called often: their lines are kept."""
@@ -107,10 +137,17 @@ class ModernFace:
             self._lines[method, name] = lines
         return lines
 
-    async def _open(self) -> Link:
+    async def _open(self, *, is_probe: bool = False) -> Link:
+        """The link, opened anew if it is dead. Raises Restarted, nothing sent, for all but `server/discover` when the
+        process behind it is another."""
+        if self._link is not None and not self._link.is_open and self._is_tied:
+            self._is_restarted = True
+        if self._is_restarted and not is_probe:
+            raise Restarted(f"{self._name} was restarted")
         async with self._connecting:
             if self._link is None or not self._link.is_open:
                 self._link = await self._connector.connect(_Deaf())
+                self._is_restarted = False
             return self._link
 
 
@@ -124,14 +161,20 @@ class _FeedSink:
 
     async def notified(self, method: str, params: Params) -> None:
         """Take one notification, less the subscription's id, which is ours."""
-        if method == ACKNOWLEDGED:
-            lists, uris = subscriptions.read_filter(params.get("notifications", jsonrpc.EMPTY))
-            self._acknowledged(Wants(lists, uris))
-        else:
-            self._announced(method, subscriptions.untagged(params))
+        try:
+            if method == ACKNOWLEDGED:
+                lists, uris = subscriptions.read_filter(params.get("notifications", jsonrpc.EMPTY))
+                self._acknowledged(Wants(lists, uris))
+            else:
+                self._announced(method, subscriptions.untagged(params))
+        except (ProtocolError, InvalidParams) as error:
+            log.warning("announcement not understood", method=method, reason=str(error))
 
     def asked(self, request_id: jsonrpc.Id, method: str, params: Params) -> None:
         """Servers MUST NOT ask on a stream (basic/transports)."""
+
+    def missed(self) -> None:
+        """A subscription that breaks ends; the feed knows what to do."""
 
 
 @final
@@ -143,6 +186,9 @@ class _Deaf:
 
     def asked(self, request_id: jsonrpc.Id, method: str, params: Params) -> None:
         """Servers MUST NOT ask outside an InputRequiredResult (basic/transports)."""
+
+    def missed(self) -> None:
+        """Nobody listened."""
 
 
 def own_client(info: Json) -> Client:

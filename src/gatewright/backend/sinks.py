@@ -1,7 +1,7 @@
 """Where a backend's messages go: to the call they belong to, or to the client session behind a backend session.
 
-Only what a client may receive passes: progress for its own token, log messages at the level it asked for, change
-notices. A question becomes a task of its own, so that the stream it came on is read on meanwhile.
+Only what a client may receive passes: progress under its own token, and never what concerns this hop alone. A question
+becomes a task of its own, so that the stream it came on is read on meanwhile; the backend may withdraw it.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final, Protocol, final
 
+import msgspec
 import structlog
 
 from gatewright.call import Call, Failure, Params, Reply, Result
@@ -26,6 +27,8 @@ Start = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None] | None"]
 """Runs a coroutine in the gateway's task group; None when that is ending."""
 
 UNASKABLE: Final = -32601
+MAX_ASKS: Final = 64
+"""Questions of one call, or of one session outside calls, that may be open at once."""
 log = structlog.get_logger("gatewright.backend")
 
 
@@ -47,42 +50,59 @@ class OpenAsks:
         self._tasks: dict[bytes, asyncio.Task[None]] = {}
 
     def put(self, link: Link, reply: Reply | None, request_id: Id, method: str, params: Params) -> None:
-        """Put a question to whoever `reply` is the way to."""
+        """Put a question to whoever `reply` is the way to. One too many, or under an id that is open, is dropped."""
+        key = jsonrpc.encode_id(request_id)
+        if key in self._tasks or len(self._tasks) >= MAX_ASKS:
+            log.warning("question dropped", method=method, open=len(self._tasks))
+            return
         task = self._start(answer(link, reply, request_id, method, params))
         if task is not None:
-            key = jsonrpc.encode_id(request_id)
             self._tasks[key] = task
             task.add_done_callback(lambda _: self._tasks.pop(key, None))
 
     def take_back(self, params: Params) -> None:
         """The backend cancelled a question: the client is told, and no answer is sent."""
-        task = self._tasks.pop(bytes(params.get("requestId", b"")), None)
+        task = self._tasks.get(bytes(params.get("requestId", b"")))
         if task is not None:
             task.cancel()
 
 
 @final
 class CallSink:
-    """What a backend says while it carries out one call."""
+    """What a backend says while it carries out one call. `token` is the call's progress token on this hop; a backend
+    that may not ask (2026-07-28) is not listened to when it does."""
 
-    __slots__ = ("_asks", "_backend", "_call", "_changes", "_link", "_start", "_token")
+    __slots__ = ("_asks", "_backend", "_call", "_can_ask", "_changes", "_link", "_start", "_token")
 
-    def __init__(self, call: Call, backend: str, link: Link, start: Start, changes: Changes) -> None:
+    def __init__(
+        self,
+        call: Call,
+        backend: str,
+        link: Link,
+        start: Start,
+        changes: Changes,
+        token: int,
+        *,
+        can_ask: bool,
+    ) -> None:
         self._call = call
         self._backend = backend
         self._link = link
         self._start = start
         self._changes = changes
-        self._token = call.meta.get(PROGRESS_KEY)
+        self._token = token
+        self._can_ask = can_ask
         self._asks: OpenAsks | None = None
 
     async def notified(self, method: str, params: Params) -> None:
-        """Pass a notification on. Progress wants the client's own token, and counts as a sign of life."""
+        """Pass a notification on. Progress wants both tokens, the hop's and the client's; it counts as a sign of life,
+        as everything does."""
         call = self._call
         call.heard_at = asyncio.get_running_loop().time()
         if method == PROGRESS:
-            if self._token is not None:
-                await call.reply.emit(method, bridge.retokened(params, self._token))
+            wanted = call.meta.get(PROGRESS_KEY)
+            if wanted is not None and bytes(params.get(PROGRESS_KEY, b"")) == b"%d" % self._token:
+                await call.reply.emit(method, bridge.retokened(params, wanted))
             return
         if method == CANCELLED:
             if self._asks is not None:
@@ -95,34 +115,49 @@ class CallSink:
     def asked(self, request_id: Id, method: str, params: Params) -> None:
         """Put a question to the client of this call."""
         self._call.heard_at = asyncio.get_running_loop().time()
+        if not self._can_ask:
+            log.warning("question ignored", backend=self._backend, method=method)
+            return
         if self._asks is None:
             self._asks = OpenAsks(self._start)
         self._asks.put(self._link, self._call.reply, request_id, method, params)
+
+    def missed(self) -> None:
+        """A call's own stream loses nothing without failing the call."""
+
+
+@final
+class Ear(msgspec.Struct, frozen=True, eq=False):
+    """A feed that listens in a session."""
+
+    heard: Callable[[str, Params], None]
+    missed: Callable[[], None]
 
 
 @final
 class SessionSink:
     """What a backend says outside any call, for the client session its backend session belongs to (or for none)."""
 
-    __slots__ = ("_asks", "_backend", "_changes", "_outlets", "_session", "hears", "link")
+    __slots__ = ("_asks", "_backend", "_changes", "_outlets", "_session", "ears", "link")
 
     def __init__(self, backend: str, session: str, outlets: Outlets, start: Start, changes: Changes) -> None:
         self._backend = backend
         self._session = session
         self._outlets = outlets
-        self._asks = OpenAsks(start)
         self._changes = changes
+        self._asks = OpenAsks(start)
         self.link: Link | None = None
-        self.hears: set[Callable[[str, Params], None]] = set()
-        """Feeds that listen in this session."""
+        self.ears: list[Ear] = []
 
     async def notified(self, method: str, params: Params) -> None:
         """Pass a notification to the client session, and to feeds."""
-        for heard in list(self.hears):
-            heard(method, params)
         if method == CANCELLED:
             self._asks.take_back(params)
             return
+        if method == PROGRESS:  # of a request of the gateway's own
+            return
+        for ear in list(self.ears):
+            ear.heard(method, params)
         if method in LIST_CHANGED:
             self._changes.changed(self._backend, self._session, method)
         reply = self._outlets.get(self._session)
@@ -133,6 +168,13 @@ class SessionSink:
         """Put a question to the client session."""
         if self.link is not None:
             self._asks.put(self.link, self._outlets.get(self._session), request_id, method, params)
+
+    def missed(self) -> None:
+        """Lists may have changed unheard."""
+        for method in LIST_CHANGED:
+            self._changes.changed(self._backend, self._session, method)
+        for ear in list(self.ears):
+            ear.missed()
 
 
 class Outlets(Protocol):

@@ -1,0 +1,265 @@
+"""Which protocol eras a backend speaks: found out by asking it, once for all who want to know, and kept until it fails.
+
+`server/discover` is asked in the modern era, `initialize` in the other. Only what a backend really answered is kept: a
+probe that found nobody, or nothing sure, leaves nothing behind but the doubt. On pipes what is known is known of one
+process and goes with it. Sources: basic/versioning "Backward Compatibility", basic/transports/{streamable-http,stdio}
+of 2026-07-28.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Final, final
+
+import msgspec
+from msgspec import Raw
+
+from gatewright.backend.base import Refused
+from gatewright.backend.handshake import HandshakeFace, NotThisEra
+from gatewright.backend.modern import MODERN_ERRORS, PROBE, ModernFace
+from gatewright.call import Caller, Client, Failure, Result
+from gatewright.errors import BackendError, BackendGarbage, BackendUnavailable
+from gatewright.protocol import jsonrpc
+from gatewright.protocol.modern import SERVER_INFO_KEY
+from gatewright.protocol.revisions import MODERN, Era
+
+if TYPE_CHECKING:
+    from gatewright.backend.sinks import Start
+
+PROBE_S: Final = 5.0
+"""A backend that says nothing to `server/discover` for this long speaks the handshake era (basic/transports/stdio)."""
+PATIENT_S: Final = 30.0
+"""How long it is given when `initialize` was refused as well: a program may have to be fetched before it starts."""
+DOUBT_S: Final = 30.0
+"""How long "not modern" holds when the backend did not say so but failed to answer."""
+RECHECK_S: Final = 5.0
+"""A backend whose refusals look like the other era's is asked again at most this often."""
+RESTART_S: Final = 2.0
+"""The longest wait for a child that `server/discover` killed to be started again for `initialize`."""
+NOT_THIS_ERA: Final = frozenset({400, 404, 405, 406, 415})
+"""HTTP statuses that a server of one era may answer to a message of the other."""
+OTHER: Final[dict[Era, Era]] = {"modern": "handshake", "handshake": "modern"}
+
+
+@final
+class Offer(msgspec.Struct, frozen=True):
+    """What a backend says of itself: capabilities by name, its Implementation object, instructions."""
+
+    capabilities: dict[str, Raw]
+    info: Raw
+    instructions: str | None
+
+
+@final
+class _Discovered(msgspec.Struct, gc=False):
+    """The part of a DiscoverResult that is read."""
+
+    capabilities: dict[str, Raw]
+    supportedVersions: list[str]
+    instructions: str | None = None
+    meta: dict[str, Raw] = msgspec.field(default_factory=dict, name="_meta")
+
+
+_decode_discovered: Final = msgspec.json.Decoder(_Discovered).decode
+
+
+@final
+class Eras:
+    """What is known of one backend."""
+
+    def __init__(
+        self,
+        name: str,
+        forced: Era | None,
+        modern: ModernFace,
+        handshake: HandshakeFace,
+        start: Start,
+        *,
+        is_tied: bool,
+        probe_s: float = PROBE_S,
+    ) -> None:
+        self._name = name
+        self._is_forced = forced is not None
+        self._modern = modern
+        self._handshake = handshake
+        self._start = start
+        self._is_tied = is_tied
+        self._probe_s = probe_s
+        self._probes: dict[Era, Callable[[Client, Caller], Awaitable[bool | None]]] = {
+            "modern": self._probe_modern,
+            "handshake": self._probe_handshake,
+        }
+        self._flights: dict[Era, asyncio.Future[None]] = {}
+        self._doubted_until: dict[Era, float] = {}
+        self._recheck: asyncio.Future[bool | None] | None = None
+        self._recheck_from = 0.0
+        self.speaks: Final[dict[Era, bool | None]] = {"modern": None, "handshake": None}
+        """None: not known."""
+        if forced is not None:
+            self.speaks.update({forced: True, OTHER[forced]: False})
+        self.generation = 0
+        """Grows whenever what was known is forgotten."""
+        self.offer: Offer | None = None
+        """What the backend said of itself when it was found to be modern."""
+
+    async def of(self, client: Client, caller: Caller) -> Era:
+        """The era to speak for this client: its own if the backend has it. Raises BackendError when that cannot be
+        found out now."""
+        era = client.revision.era
+        if self.speaks[era] is False and self._doubted_until.get(era, float("inf")) < asyncio.get_running_loop().time():
+            self.speaks[era] = None
+        for one in (era, OTHER[era]):
+            if self.speaks[one] is None:
+                await self._found(one, client, caller)
+            if self.speaks[one]:
+                return one
+        return era if self.speaks[era] else OTHER[era]
+
+    def restarted(self) -> None:
+        """The process that spoke the modern era is gone."""
+        self.speaks["modern"] = None
+        self.offer = None
+
+    def reset(self) -> bool:
+        """What was known turned out wrong. Returns whether it may be found out anew: not what the settings say."""
+        if not self._is_forced:
+            self.speaks.update({"modern": None, "handshake": None})
+            self._doubted_until.clear()
+            self.offer = None
+            self.generation += 1
+        return not self._is_forced
+
+    async def recheck(self, client: Client) -> bool | None:
+        """Whether it is modern now, after a refusal that looks like the other era's. None when it is not sure, or was
+        asked a moment ago."""
+        if self._is_forced:
+            return None
+        loop = asyncio.get_running_loop()
+        if self._recheck is None:
+            if loop.time() < self._recheck_from:
+                return None
+            self._recheck = asked = loop.create_future()
+            if self._start(self._rechecked(client, asked)) is None:
+                self._recheck = None
+                return None
+        return await asyncio.shield(self._recheck)
+
+    async def discover(self, client: Client) -> Offer:
+        """What it says of itself in the modern era. Raises BackendError."""
+        if self.offer is None:
+            answer = await self._modern.request(PROBE, {}, client)
+            self.offer = _read_offer(answer) if isinstance(answer, Result) else None
+        if self.offer is None:
+            raise BackendUnavailable(f"{self._name} does not answer server/discover")
+        return self.offer
+
+    async def _rechecked(self, client: Client, asked: asyncio.Future[bool | None]) -> None:
+        verdict: bool | None = None
+        try:
+            verdict = await self._ask_modern(client, self._probe_s)
+        except BackendError:
+            return
+        finally:
+            self._recheck = None
+            self._recheck_from = asyncio.get_running_loop().time() + RECHECK_S
+            asked.set_result(verdict)
+
+    async def _found(self, era: Era, client: Client, caller: Caller) -> None:
+        """Wait until it is known whether the backend speaks `era`, asked once however many want to know."""
+        flight = self._flights.get(era)
+        if flight is None:
+            self._flights[era] = flight = asyncio.get_running_loop().create_future()
+            if self._start(self._fly(era, client, caller, flight)) is None:
+                del self._flights[era]
+                raise BackendUnavailable(f"{self._name} is being closed")
+        await asyncio.shield(flight)
+
+    async def _fly(self, era: Era, client: Client, caller: Caller, flight: asyncio.Future[None]) -> None:
+        error: BackendError = BackendUnavailable(f"{self._name} is being closed")
+        is_found = False
+        try:
+            await self._find(era, client, caller)
+            is_found = True
+        except BackendError as raised:
+            error = raised
+        finally:
+            del self._flights[era]
+            if is_found:
+                flight.set_result(None)
+            else:
+                flight.set_exception(error)
+                flight.exception()  # seen, whether somebody still waits or not
+
+    async def _find(self, era: Era, client: Client, caller: Caller) -> None:
+        """Ask in one era and, if it does not speak that, in the other: a "no" counts only beside a "yes"."""
+        verdict = await self._probes[era](client, caller)
+        if verdict:
+            self.speaks[era] = True
+            return
+        other = OTHER[era]
+        if not self.speaks[other] and not await self._probes[other](client, caller):
+            # A program that was silent because it was still starting gets a second chance.
+            is_late = verdict is None and await self._ask_modern(client, PATIENT_S)
+            if not is_late:
+                self.reset()
+                raise BackendUnavailable(f"{self._name} speaks neither protocol era: is its address an MCP endpoint?")
+            self.speaks.update({"modern": True, "handshake": False})
+            return
+        self.speaks.update({era: False, other: True})
+        if verdict is None and not self._is_tied:
+            self._doubted_until[era] = asyncio.get_running_loop().time() + DOUBT_S
+
+    async def _probe_modern(self, client: Client, caller: Caller) -> bool | None:
+        del caller
+        verdict = await self._ask_modern(client, self._probe_s)
+        if not verdict:
+            self._modern.forget()
+        return verdict
+
+    async def _ask_modern(self, client: Client, timeout_s: float) -> bool | None:
+        """Whether it is modern; None when it said nothing, or nothing that tells. Raises BackendUnavailable."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                answer = await self._modern.request(PROBE, {}, client)
+        except Refused as refused:
+            if refused.status not in NOT_THIS_ERA:
+                raise
+            return refused.failure is not None and refused.failure.code in MODERN_ERRORS
+        except (TimeoutError, BackendGarbage):
+            return None
+        if isinstance(answer, Failure):
+            return answer.code in MODERN_ERRORS
+        self.offer = _read_offer(answer)
+        return self.offer is not None
+
+    async def _probe_handshake(self, client: Client, caller: Caller) -> bool:
+        """Whether it opens a session, which the client's calls then use. Raises BackendError."""
+        for is_last in (False, True):
+            try:
+                await self._handshake.session(client, caller)
+            except NotThisEra:
+                return False
+            except Refused as refused:
+                if refused.status in NOT_THIS_ERA:
+                    return False
+                raise
+            except BackendUnavailable as error:
+                wait_s = error.data.get("retryAfterSeconds") if isinstance(error.data, dict) else None
+                if is_last or not isinstance(wait_s, float) or wait_s > RESTART_S:
+                    raise
+                await asyncio.sleep(wait_s)  # the child did not survive `server/discover`
+            else:
+                return True
+        return False
+
+
+def _read_offer(answer: Result) -> Offer | None:
+    """What a DiscoverResult says; None when it is none, or names no revision that is served here."""
+    try:
+        read = _decode_discovered(answer.value)
+    except jsonrpc.UNREADABLE:
+        return None
+    if MODERN.keys().isdisjoint(read.supportedVersions):
+        return None
+    return Offer(read.capabilities, read.meta.get(SERVER_INFO_KEY, jsonrpc.EMPTY), read.instructions)
