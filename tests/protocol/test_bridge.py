@@ -45,9 +45,12 @@ def plain(value: object) -> Any:
     return json.loads(jsonrpc.encode(value))
 
 
+INFO = {"name": "c", "version": "1"}
+
+
 def client(revision: Revision, capabilities: object = None, level: str | None = None) -> Client:
     """A client of that revision."""
-    info = json.dumps({"name": "c", "version": "1"}).encode()
+    info = json.dumps(INFO).encode()
     return Client(revision, info, json.dumps(capabilities or {}).encode(), "s", level)
 
 
@@ -97,17 +100,44 @@ def test_a_modern_client_speaks_for_itself_to_a_modern_backend(
     assert carried == expected
 
 
-@given(PARAMS)
-def test_a_request_of_our_own_carries_what_every_request_must(given_params: dict[str, Any]) -> None:
-    """Without a client's `_meta` the client in hand describes itself; no token, so that no progress is sent."""
+@given(PARAMS, st.booleans())
+def test_a_request_of_our_own_carries_what_every_request_must(
+    given_params: dict[str, Any], is_from_a_call: bool
+) -> None:
+    """The client in hand describes itself; nothing else that it said goes along, because the answer may be kept for
+    others (S-52); no token, so that no progress is sent."""
     who = client(MODERN_2026_07_28, {"roots": {}})
+    if is_from_a_call:
+        said = {modern.VERSION_KEY: "2026-07-28", modern.CAPABILITIES_KEY: {"roots": {}}, "com.example/tenant": "a"}
+        message = jsonrpc.decode_request(jsonrpc.request(1, "tools/list", {"_meta": said | {modern.INFO_KEY: INFO}}))
+        who, _ = modern.admit(message, None, None)
     sent = plain(bridge.modern_params(members(given_params), {}, who, 5))
     assert sent.pop("_meta") == {
         modern.VERSION_KEY: "2026-07-28",
-        modern.INFO_KEY: {"name": "c", "version": "1"},
+        modern.INFO_KEY: INFO,
         modern.CAPABILITIES_KEY: {"roots": {}},
     }
     assert sent == given_params
+
+
+@given(PARAMS, METAS.filter(lambda meta: modern.LOG_LEVEL_KEY not in meta), st.integers(1))
+def test_an_admitted_request_is_sent_on_as_it_was_read(
+    given_params: dict[str, Any], meta: dict[str, Any], token: int
+) -> None:
+    """From the ladder through to the backend: the same for the first client and for the next that says the same."""
+    meta |= {modern.VERSION_KEY: "2026-07-28", modern.CAPABILITIES_KEY: {"elicitation": {}}}
+    body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "x", "params": {**given_params, "_meta": meta}}).encode()
+    expected = {key: value for key, value in meta.items() if key != "baggage"}
+    if "progressToken" in meta:
+        expected["progressToken"] = token
+    for _ in range(2):
+        message = jsonrpc.decode_request(body)
+        who, read = modern.admit(message, None, None)
+        assert isinstance(message.params, dict)
+        sent = plain(bridge.modern_params(message.params, read, who, token))
+        assert sent.pop("_meta") == expected
+        assert sent == given_params
+        assert plain(read) == meta
 
 
 @pytest.mark.parametrize("row", METHODS.values(), ids=METHODS)

@@ -134,6 +134,17 @@ async def test_a_private_list_is_not_shared_between_clients_that_differ() -> Non
         assert one.count("tools/list") == 2
 
 
+async def test_a_list_is_asked_for_without_what_one_client_said() -> None:
+    """S-52: the answer is kept for others, who did not say it."""
+    one = Scripted({"tools/list": tools("a")})
+    async with travelling({"one": one}) as travel:
+        message = request("tools/list")
+        message["params"]["_meta"] |= {"com.example/tenant": "a", "traceparent": "t", "progressToken": 1}
+        await post(travel, message, mirrored(message), "/mcp")
+        (params,) = [params for method, params in one.asked if method == "tools/list"]
+        assert not {"com.example/tenant", "traceparent", "progressToken"} & set(params["_meta"])
+
+
 async def test_a_retry_with_answers_is_never_kept() -> None:
     """S-52: nor is a plain read; every one reaches the backend."""
     read = {

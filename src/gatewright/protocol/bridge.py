@@ -57,9 +57,10 @@ _VERSION: Final = jsonrpc.raw(MODERN_2026_07_28.name)
 def modern_params(params: Params, meta: Params, client: Client, token: int) -> dict[str, object]:
     """`params` as a modern backend takes them: who the client is and what it can be asked, our progress token.
 
-    `meta` are the members of `params._meta`.
+    `meta` are the members of `params._meta`: none in a request of our own, which carries who the client is and nothing
+    else of what it said, because others may be shown the answer too.
     """
-    if client.forwarded is not None:
+    if meta and client.forwarded is not None:
         return {**params, "_meta": client.forwarded}
     carried = dict(meta)
     carried.pop(BAGGAGE_KEY, None)
