@@ -364,6 +364,20 @@ async def test_a_state_is_good_once() -> None:
         assert len(lot.calls) == 1
 
 
+async def test_answers_that_are_none_leave_the_state_good() -> None:
+    """A retry that is malformed is refused before it counts as one."""
+    async with a_lot() as lot:
+
+        async def body(reply: Parked) -> Outcome:
+            await lot.ask(reply)
+            return DONE
+
+        retry = answered(*asked(await lot.make(a_call(), body)))
+        with pytest.raises(InvalidParams, match="inputResponses"):
+            await lot.make(a_call(**{**retry, "inputResponses": []}), body)
+        assert await lot.make(a_call(**retry), body) is DONE
+
+
 async def test_meta_may_differ_between_request_and_retry() -> None:
     """A retry has a progress token of its own; it is no part of what a state is bound to."""
     async with a_lot() as lot:

@@ -247,9 +247,10 @@ class Parking:
             raise InvalidParams("params.requestState: the call it belongs to has ended; make it again without it")
         if parked.turn != state.turn or parked.current is not None:
             raise InvalidParams("params.requestState was used already")
-        parked.turn += 1
+        answers = questions.answers_in(call.params)
+        parked.turn += 1  # from here on the state is used
         parked.expires_at = float("inf")
-        parked.answer(questions.answers_in(call.params))
+        parked.answer(answers)
         return parked
 
     def _context(self, call: Call) -> bytes:
