@@ -28,6 +28,7 @@ from gatewright.backend.python import PythonConnector
 from gatewright.backend.settings import BackendSettings
 from gatewright.backend.sse import SseConnector
 from gatewright.backend.stdio import StdioConnector
+from gatewright.backend.undecided import UndecidedConnector
 from gatewright.background import Background
 from gatewright.call import Handler
 from gatewright.config import Config
@@ -230,6 +231,8 @@ def _connector(name: str, settings: BackendSettings, tasks: asyncio.TaskGroup) -
         "stdio": StdioConnector,
         "python": PythonConnector,
     }
+    if settings.url is not None and settings.type is None:
+        return UndecidedConnector(name, settings, tasks)
     return kinds[settings.transport](name, settings, tasks)
 
 

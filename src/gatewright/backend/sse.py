@@ -301,6 +301,8 @@ class SseWire(Wire):
             elif response.status in (404, 410) and self._has_accepted:
                 self._undelivered(request, SessionLost(f"{connector.name} no longer knows the session"))
                 self._die("the backend no longer knows the session")
+            elif response.status >= 500 and response.status != 503:  # it may have run
+                self._undelivered(request, BackendGarbage(f"{connector.name} answered HTTP status {response.status}"))
             else:
                 self._undelivered(request, connector.refusal(response))
 
