@@ -240,6 +240,7 @@ def test_capabilities_cross_the_eras_without_tasks(capabilities: dict[str, Any],
         (b'{"a":{"resultType":"input_required"}}', Result(b'{"a":{"resultType":"input_required"}}')),
         (b'{"a":"\\"resultType\\":5"}', Result(b'{"a":"\\"resultType\\":5"}')),
         (b'{"a":1,"resultType":"input_required"}', InputRequired(b'{"a":1,"resultType":"input_required"}')),
+        (b'{"result\\u0054ype":"input_required"}', InputRequired(b'{"result\\u0054ype":"input_required"}')),
     ],
 )  # fmt: skip
 def test_a_result_says_what_it_is(value: bytes, expected: Result | InputRequired) -> None:
