@@ -363,3 +363,21 @@ async def test_an_idle_session_is_ended() -> None:
         await box.until(lambda it: behind in it.noted("ended"))
         assert (await idle.post(idle.request("ping"))).status == 404
         assert (await held_open.post(held_open.request("ping"))).status == 200
+
+
+async def test_a_client_that_left_during_initialize_leaves_no_session() -> None:
+    """Nobody would ever know its id: the backend's session is ended as soon as it is open."""
+    box = Toolbox("box", "handshake")
+    async with travelling({"box": box}) as travel:
+        await box.until(lambda it: any(one.introduction for one in it.conversations))  # warmed up
+        box.mute.add("initialize")
+        client = HandshakeClient(travel.port, "/mcp/box")
+        params = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "hasty", "version": "1"}}
+        answer = await client.begin(client.request("initialize", params))
+        await box.until(lambda it: it.noted("muted"))
+        hasty = box.conversations[-1]
+        answer.close()
+        box.mute.clear()
+        assert (await travel.handshake("/mcp/box")).session  # the gateway has seen the other leave
+        hasty.catch_up()
+        await box.until(lambda it: hasty in it.noted("ended"))
