@@ -33,7 +33,9 @@ class Outcome:
     problem: str = ""
 
     def median(self, name: str) -> float | None:
-        values = [value for value in (getattr(one, name) for one in self.samples) if value is not None]
+        # A sample in which nothing was answered in time says something of the rate, nothing of latency or cost.
+        kept = [one for one in self.samples if one.requests or name == "calls_per_s"]
+        values = [value for value in (getattr(one, name) for one in kept) if value is not None]
         return statistics.median(values) if values else None
 
     @property
