@@ -54,7 +54,7 @@ class BaseReply:
         """Send the client one message that belongs to this request. Awaiting is back-pressure."""
         raise NotImplementedError
 
-    async def finish(self, status: int, body: bytes) -> None:
+    def finish(self, status: int, body: bytes) -> Awaitable[None]:
         """Send the answer: `status` is the HTTP status that says the same."""
         raise NotImplementedError
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Final, final
 
 import structlog
@@ -14,7 +14,7 @@ from gatewright.errors import GatewayError, InvalidParams, InvalidRequest, Metho
 from gatewright.inbound.base import closed
 from gatewright.inbound.http import HttpRequest
 from gatewright.inbound.reply import Keepalive, ModernReply
-from gatewright.inbound.responder import Responder, running_task
+from gatewright.inbound.responder import DONE, Responder, running_task
 from gatewright.protocol import addressing, jsonrpc, modern, refusals
 from gatewright.protocol.methods import METHODS, Method
 
@@ -30,18 +30,20 @@ class ModernSide:
         self._handle = handle
         self._keepalive = keepalive
 
-    async def serve(self, message: jsonrpc.Message, request: HttpRequest, responder: Responder, route: str) -> None:
+    def serve(
+        self, message: jsonrpc.Message, request: HttpRequest, responder: Responder, route: str
+    ) -> Awaitable[None]:
         """Serve one message: a request is answered, a notification accepted, anything else refused."""
         if message.id is UNSET or message.id is None or message.method is UNSET:
             self._accept(message, responder)
-            return
+            return DONE
         try:
             call = self._call(message, message.id, message.method, request, responder, route)
         except GatewayError as error:
             failure = refusals.failure(error)
             responder.respond(refusals.status(error, "modern"), jsonrpc.error(message.id, failure))
-            return
-        await self._run(call, responder)
+            return DONE
+        return self._run(call, responder)
 
     def _call(
         self,
@@ -87,7 +89,6 @@ class ModernSide:
             if not responder.is_gone:
                 await reply.answer(call.method, closed)
         finally:
-            responder.on_gone = None
             self._keepalive.remove(reply)
 
     def _accept(self, message: jsonrpc.Message, responder: Responder) -> None:

@@ -8,13 +8,14 @@ of 2026-07-28.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from typing import Final, final
 
 from msgspec import Raw
 from typing_extensions import override
 
 from gatewright.inbound.base import BaseReply, ModernRules
-from gatewright.inbound.responder import Responder
+from gatewright.inbound.responder import DONE, Responder
 from gatewright.protocol import sse
 from gatewright.protocol.jsonrpc import Id
 from gatewright.protocol.methods import Method
@@ -62,7 +63,7 @@ class HttpReply(BaseReply):
         revision: Revision,
         log_level: Raw | None = None,
     ) -> None:
-        super().__init__(request_id, row, revision, log_level)
+        BaseReply.__init__(self, request_id, row, revision, log_level)
         self._responder = responder
         self._is_old = False
 
@@ -85,12 +86,12 @@ class HttpReply(BaseReply):
         self._is_old = True
 
     @override
-    async def finish(self, status: int, body: bytes) -> None:
+    def finish(self, status: int, body: bytes) -> Awaitable[None]:
         """Respond, or end the stream with the answer."""
-        if not self._responder.is_started:
-            self._responder.respond(status, body)
-        else:
-            await self._end(body)
+        if self._responder.is_started:
+            return self._end(body)
+        self._responder.respond(status, body)
+        return DONE
 
     async def _end(self, body: bytes) -> None:
         """The answer at the end of the stream."""
