@@ -28,11 +28,13 @@ class Background:
         """Start it. Returns its task, None when the group is ending."""
         guarded = self._guarded(work)
         try:
-            return self._tasks.create_task(guarded)
+            task = self._tasks.create_task(guarded)
         except RuntimeError:  # the group is ending
             guarded.close()
             work.close()
             return None
+        task.add_done_callback(lambda _: work.close())  # one that is cancelled before its first step never began it
+        return task
 
     async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
         try:

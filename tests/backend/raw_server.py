@@ -51,7 +51,7 @@ class Peer:
         self.writer = writer
         self.closed = asyncio.Event()
         """The other end closed it."""
-        self._server = server
+        self.server = server
 
     async def hear(self) -> Heard:
         """The next request. Raises EOFError when the other end closed instead."""
@@ -64,7 +64,7 @@ class Peer:
         headers = {name.lower(): value.strip() for name, _, value in (field.partition(":") for field in fields)}
         body = await self.reader.readexactly(int(headers.get("content-length", "0")))
         heard = Heard(line.split(" ")[0], line.split(" ")[1], headers, body)
-        self._server.heard.append(heard)
+        self.server.heard.append(heard)
         return heard
 
     def say(self, *pieces: bytes) -> None:
@@ -117,11 +117,15 @@ class RawServer:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, ssl=tls, limit=1 << 24)
         self.port = self._server.sockets[0].getsockname()[1]
 
-    async def stop(self) -> None:
-        """Refuse new connections and cut all there are."""
+    def refuse(self) -> None:
+        """No new connections; those there are go on."""
         if self._server is not None:
             self._server.close()
             self._server = None
+
+    async def stop(self) -> None:
+        """Refuse new connections and cut all there are."""
+        self.refuse()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -56,6 +56,9 @@ class Recorder:
         self.asks.append((request_id, method, json.loads(jsonrpc.encode(params))))
         self._changed.set()
 
+    def missed(self) -> None:
+        """What is not heard is not remembered."""
+
     async def until(self, is_so: Callable[[Recorder], bool]) -> None:
         """Return when it is so, within 5 s."""
         async with asyncio.timeout(BOUND_S):
