@@ -116,6 +116,14 @@ class Ask(msgspec.Struct, frozen=True, eq=False):
     owners: tuple[object, ...]
     """What it stands and falls with: its stream, and its call."""
 
+    def fail(self, error: Unanswered) -> bool:
+        """Nobody will answer it. False when it was answered already."""
+        if self.answer.done():
+            return False
+        self.answer.set_exception(error)
+        self.answer.exception()  # seen: whoever asked may be gone too
+        return True
+
 
 @final
 class Running:
@@ -253,9 +261,7 @@ class Session:
         """A stream or a call has ended, and its open questions with it. Returns what tells the client so."""
         told = []
         for ask_id, ask in self._asks.items():
-            if any(one is owner for one in ask.owners) and not ask.answer.done():
-                ask.answer.set_exception(Unanswered("the client left before it answered"))
-                ask.answer.exception()  # seen: whoever asked may be gone too
+            if any(one is owner for one in ask.owners) and ask.fail(Unanswered("the client left before it answered")):
                 told.append(_taken_back(ask_id))
         return told
 
@@ -277,9 +283,8 @@ class Session:
         for calls in list(self.calls.values()):
             for running in calls:
                 running.cancel()
-        for ask in list(self._asks.values()):
-            for owner in ask.owners:
-                self.withdraw(owner)
+        for ask in self._asks.values():
+            ask.fail(Unanswered("the session has ended"))
         for stream in self.streams:
             stream.close()
 
