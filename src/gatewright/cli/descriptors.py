@@ -13,7 +13,7 @@ import sys
 from io import TextIOBase
 from queue import Empty, Full, Queue
 from threading import Thread
-from typing import Self, TextIO, final
+from typing import final
 
 from typing_extensions import override
 
@@ -46,19 +46,15 @@ def claimed() -> tuple[int, int]:
 
 @final
 class Unhurried(TextIOBase):
-    """A text stream that takes every write at once; a thread carries it to `stream`."""
+    """A text stream that takes every write at once; a thread carries it to the descriptor `fd`, below the file objects
+    of Python: those would wait for it at the end of the process."""
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
         self._lines: Queue[str | None] = Queue(MAX_WAITING)
         self._dropped = 0
         self._thread = Thread(target=self._carry, name="stderr", daemon=True)
         self._thread.start()
-
-    @classmethod
-    def of_stderr(cls) -> Self:
-        """One that carries to standard error."""
-        return cls(sys.stderr)
 
     @override
     def write(self, text: str, /) -> int:
@@ -70,7 +66,7 @@ class Unhurried(TextIOBase):
 
     @override
     def isatty(self) -> bool:
-        return self._stream.isatty()
+        return os.isatty(self._fd)
 
     @override
     def close(self) -> None:
@@ -91,9 +87,10 @@ class Unhurried(TextIOBase):
                 dropped, self._dropped = self._dropped, 0
                 if dropped:
                     text += f"({dropped} more lines were dropped: standard error was not read)\n"
-                self._stream.write(text)
-                self._stream.flush()
-        except (OSError, ValueError):
+                data = text.encode(errors="backslashreplace")
+                while data:
+                    data = data[os.write(self._fd, data) :]
+        except OSError:  # nobody will read it
             return
 
     def _waiting(self) -> str:

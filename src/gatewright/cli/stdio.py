@@ -19,6 +19,8 @@ from gatewright.config import Config, LogLevel
 from gatewright.errors import GatewrightError
 from gatewright.inbound.stdio import StdioHost
 
+STDERR = 2
+
 
 def stdio(file: Path, backend: str | None, log_level: LogLevel | None) -> None:
     """Serve that file's backends, or one of them, to the host that started this. Raises `CommandError`."""
@@ -32,7 +34,7 @@ def stdio(file: Path, backend: str | None, log_level: LogLevel | None) -> None:
 
 def run(config: Config, host: StdioHost, fds: tuple[int, int]) -> None:
     """Serve one host until it leaves or a signal comes. Raises `CommandError`."""
-    with Unhurried.of_stderr() as stream:
+    with Unhurried(STDERR) as stream:
         configure(config.log, cast("TextIO", stream))
         gateway = Gateway(config)
         try:
