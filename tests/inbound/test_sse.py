@@ -280,6 +280,44 @@ async def test_a_silent_stream_is_kept_alive() -> None:
             await client.tool("echo", x=1)
 
 
+async def test_many_streams_keep_apart() -> None:
+    """Thirty clients at once that all use the same ids: each hears its own answers and nothing else."""
+    async with travelling({"box": Toolbox("box")}) as travel:
+
+        async def one(number: int) -> None:
+            async with connected(travel.port, "/sse/box") as client:
+                for step in range(20):
+                    message = call("echo", 1, mine=f"{number}-{step}")
+                    answer = await soon(await client.send(message), 20)
+                    assert json.loads(answer["result"]["content"][0]["text"])["mine"] == f"{number}-{step}"
+                assert client.heard == []
+
+        await asyncio.gather(*(one(number) for number in range(30)))
+
+
+async def test_nothing_is_left_of_streams_that_ended() -> None:
+    """Not a task and no backend session, however they ended: idle, in a call, in a question, unintroduced."""
+    box = Toolbox("box", "handshake")
+    async with travelling({"box": box}) as travel:
+        async with connected(travel.port, "/sse/box") as client:
+            await client.tool("echo", x=1)
+        await box.until(lambda it: not it.conversations)
+        before = len(asyncio.all_tasks())
+        for number in range(25):
+            async with connected(travel.port, "/sse/box", capabilities=ASKABLE, introduces=number % 5 != 0) as client:
+                if number % 5 == 1:
+                    await client.send(call("park", key=str(number)))
+                elif number % 5 == 2:
+                    await client.send(call("ask", method="roots/list"))
+                    await client.until(lambda it: bool(it.of("roots/list")))
+                elif number % 5 == 3:
+                    (await client.begin(call("park", key=str(number)))).close()
+        await box.until(lambda it: not it.conversations)
+        async with asyncio.timeout(5):
+            while len(asyncio.all_tasks()) > before:
+                await asyncio.sleep(0)
+
+
 # --- those that mean harm
 
 

@@ -210,13 +210,14 @@ class SseSide:
         responder.on_drain = stream.drain
         self._streams[stream_id] = stream
         self._keepalive.add(alive)
-        asyncio.get_running_loop().call_later(self._limits.body_timeout_s, stream.expect)
+        introduction = asyncio.get_running_loop().call_later(self._limits.body_timeout_s, stream.expect)
         try:
             await responder.send(http_sse.endpoint_event(route, stream_id))
             while stream.is_open and (messages := await stream.standing.take()) is not None:
                 for message in messages:
                     await stream.send(message)
         finally:
+            introduction.cancel()
             del self._streams[stream_id]
             self._keepalive.remove(alive)
             responder.end()
