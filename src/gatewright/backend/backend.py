@@ -100,7 +100,7 @@ class McpBackend:
             params = addressing.renamed(call.row, params, name)
         try:
             if era == "modern":
-                if call.row is not None and "modern" not in call.row.eras:
+                if call.row is not None and not call.row.is_modern:
                     return await self._stood_in(call, name or "")
                 outcome = await self._modern.call(call, name, params, lines)
             else:
@@ -126,16 +126,16 @@ class McpBackend:
             return self._standing.unsubscribe(session, uri)
         return Result(b"{}")  # logging/setLevel: every request carries the session's level
 
-    async def _handshaken(self, call: Call, params: Params) -> Outcome:
+    def _handshaken(self, call: Call, params: Params) -> Awaitable[Outcome]:
         """A call in the handshake era. What its backend may ask of a client of the other era parks the call."""
         client = call.client
         row = call.row
         if client.session or row is None or not row.may_ask:
-            return await self._handshake.call(call, params)
+            return self._handshake.call(call, params)
         if questions.STATE_KEY not in params and not bridge.has_asks(bytes(client.capabilities)):
-            return await self._handshake.call(call, params)
+            return self._handshake.call(call, params)
         carried = questions.fresh(params)
-        return await self._parking.carry(call, lambda inner: self._handshake.call(inner, carried))
+        return self._parking.carry(call, lambda inner: self._handshake.call(inner, carried))
 
     async def request(self, method: str, params: Params, client: Client, caller: Caller) -> Result | Failure:
         """A request of the gateway's own, as this client would see its answer. Raises BackendError."""

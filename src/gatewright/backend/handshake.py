@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, Final, final
 
 import structlog
@@ -67,12 +67,12 @@ class BackendSession:
         self.subscribing = asyncio.Lock()
         """Subscribing and unsubscribing keep their order: they may travel over different connections."""
 
-    async def exchange(self, call: Call, params: Params, sink: CallSink, token: int) -> Result | Failure:
+    def exchange(self, call: Call, params: Params, sink: CallSink, token: int) -> Awaitable[Result | Failure]:
         """One call in this session, under that id and progress token."""
         row = call.row
         carried = bridge.handshake_params(params, call.meta, token)
         request = Request(token, call.method, carried, b"", row is not None and row.is_retry_safe)
-        return await self.link.exchange(request, sink)
+        return self.link.exchange(request, sink)
 
 
 @final
@@ -104,12 +104,13 @@ class HandshakeFace:
         self._leased: dict[str, int] = {}
         self._is_closed = False
 
-    async def call(self, call: Call, params: Params) -> Outcome:
+    def call(self, call: Call, params: Params) -> Awaitable[Outcome]:
         """Carry a call out in the client's backend session, opening it if need be. A session the backend forgot is
         opened once more: the call had not run."""
         key = self._key(call.client, call.caller)
-        if not self._is_exclusive(call):
-            return await self._call(key, call, params)
+        return self._exclusive(key, call, params) if self._is_exclusive(call) else self._call(key, call, params)
+
+    async def _exclusive(self, key: str, call: Call, params: Params) -> Outcome:
         # Questions on a shared wire do not say which call they belong to: such a call has a session to itself.
         number = self._lease(key)
         try:
@@ -118,7 +119,9 @@ class HandshakeFace:
             self._leases[key].add(number)
 
     async def _call(self, key: str, call: Call, params: Params) -> Outcome:
-        session = await self._session(key, call.client)
+        session = self._sessions.get(key)
+        if session is None or not session.link.is_open:
+            session = await self._session(key, call.client)
         try:
             return self._outcome(await self._exchange(session, call, params))
         except SessionLost:
@@ -349,10 +352,10 @@ class HandshakeFace:
             raise
         return BackendSession(link, sink, revision, result)
 
-    async def _exchange(self, session: BackendSession, call: Call, params: Params) -> Result | Failure:
+    def _exchange(self, session: BackendSession, call: Call, params: Params) -> Awaitable[Result | Failure]:
         token = next(self._ids)
         sink = CallSink(call, self._name, session.link, self._start, self._changes, token, can_ask=True)
-        return await session.exchange(call, params, sink, token)
+        return session.exchange(call, params, sink, token)
 
     def _outcome(self, answer: Result | Failure) -> Outcome:
         try:
