@@ -43,17 +43,20 @@ class OpenAsks:
     """A backend's questions while they are open with a client, so that it can take them back. Its ids are its own:
     the client knows a question under another."""
 
-    __slots__ = ("_start", "_tasks")
+    __slots__ = ("_has_dropped", "_start", "_tasks")
 
     def __init__(self, start: Start) -> None:
         self._start = start
         self._tasks: dict[bytes, asyncio.Task[None]] = {}
+        self._has_dropped = False
 
     def put(self, link: Link, reply: Reply | None, request_id: Id, method: str, params: Params) -> None:
         """Put a question to whoever `reply` is the way to. One too many, or under an id that is open, is dropped."""
         key = jsonrpc.encode_id(request_id)
         if key in self._tasks or len(self._tasks) >= MAX_ASKS:
-            log.warning("question dropped", method=method, open=len(self._tasks))
+            if not self._has_dropped:
+                self._has_dropped = True  # said once: whoever floods must not flood the log as well
+                log.warning("questions dropped", method=method, open=len(self._tasks))
             return
         task = self._start(answer(link, reply, request_id, method, params))
         if task is not None:
