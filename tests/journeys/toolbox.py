@@ -55,6 +55,10 @@ class Toolbox:
         self.page_size = 1000
         self.mute: set[str] = set()
         """Methods that get no answer."""
+        self.broken: set[str] = set()
+        """Methods that are answered with an empty object, whatever they should be."""
+        self.unknown: set[str] = set()
+        """Methods that it says it does not have."""
         self.seen: list[tuple[str, Any]] = []
         self.conversations: list[Conversation] = []
         self._changed: asyncio.Event | None = None
@@ -158,7 +162,10 @@ class Conversation:
         if method == "initialize":
             era = "handshake"
         serve = getattr(self, "_on_" + method.replace("/", "_"), None)
-        if serve is None or era not in self._box.eras:
+        if method in self._box.broken:
+            self._answer(request_id, {})
+            return
+        if serve is None or era not in self._box.eras or method in self._box.unknown:
             self._fail(request_id, -32601, f"Method not found: {method}")
             return
         found = serve(request_id, params)
