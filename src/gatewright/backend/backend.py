@@ -19,7 +19,7 @@ from gatewright.backend.base import Connector, Refused
 from gatewright.backend.eras import NOT_THIS_ERA, PROBE_S, Eras
 from gatewright.backend.eras import Offer as Offer
 from gatewright.backend.feed import Feed, Heard, Wants
-from gatewright.backend.handshake import HandshakeFace, NotThisEra
+from gatewright.backend.handshake import FEED_CALLER, HandshakeFace, NotThisEra
 from gatewright.backend.modern import GATEWAY_INFO, MODERN_ERRORS, ModernFace, Restarted, own_client
 from gatewright.backend.parking import Limits, Parking
 from gatewright.backend.standing import Standing
@@ -190,7 +190,7 @@ class McpBackend:
             else:
                 await self._handshake.listen(wants, acknowledged, announced)
 
-        failure = await self._asked(own_client(GATEWAY_INFO), ANONYMOUS, ask)
+        failure = await self._asked(own_client(GATEWAY_INFO), FEED_CALLER, ask)
         if failure is not None:
             raise BackendUnavailable(f"{self.name} refused to be listened to: {failure.message[:200]}")
 

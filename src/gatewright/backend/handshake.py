@@ -19,8 +19,9 @@ import structlog
 from msgspec import Raw
 
 from gatewright.backend.base import Connector, Link, Request, SessionLost
+from gatewright.backend.claims import Claims
 from gatewright.backend.feed import Heard, Wants
-from gatewright.backend.sinks import CallSink, Changes, Ear, Outlets, SessionSink, Start
+from gatewright.backend.sinks import CallSink, Changes, Ear, Outlets, SessionSink, Start, answer
 from gatewright.call import Call, Caller, Client, Failure, Json, Outcome, Params, Result
 from gatewright.errors import BackendError, BackendGarbage, BackendUnavailable, ProtocolError
 from gatewright.protocol import bridge, handshake, jsonrpc
@@ -51,13 +52,15 @@ class NotThisEra(BackendError):
 class BackendSession:
     """One session with the backend: its link, and what the backend said of itself."""
 
-    __slots__ = ("ended", "link", "listeners", "result", "revision", "sink", "subscribed", "subscribing")
+    __slots__ = ("claims", "ended", "link", "listeners", "result", "revision", "sink", "subscribed", "subscribing")
 
     def __init__(self, link: Link, sink: SessionSink, revision: Revision, result: handshake.InitializeResult) -> None:
         self.link = link
         self.sink = sink
         self.revision = revision
         self.result = result
+        self.claims: Claims | None = None
+        """Its calls, where questions do not say which they belong to."""
         self.ended = asyncio.Event()
         """It is known to be over."""
         self.listeners = 0
@@ -102,6 +105,9 @@ class HandshakeFace:
         self._opening: dict[str, asyncio.Future[BackendSession]] = {}
         self._leases: dict[str, set[int]] = {}
         self._leased: dict[str, int] = {}
+        self._has_asked = False
+        """The backend was seen to ask on a wire that several calls shared: from then on a call that can be asked gets
+        a session to itself, which for most backends, that never ask, would be a child too many."""
         self._is_closed = False
 
     def call(self, call: Call, params: Params) -> Awaitable[Outcome]:
@@ -131,8 +137,9 @@ class HandshakeFace:
 
     def _is_exclusive(self, call: Call) -> bool:
         """Whether the call may be asked something, in a session that others use too, over a wire that cannot tell."""
-        is_pooled = not call.client.session and not self._is_stateless
-        return is_pooled and self._connector.is_shared_wire and bridge.has_asks(bytes(call.client.capabilities))
+        if not self._has_asked or call.client.session or self._is_stateless:
+            return False
+        return bridge.has_asks(bytes(call.client.capabilities))
 
     def _lease(self, key: str) -> int:
         """The lowest number of a session that no call holds."""
@@ -350,12 +357,40 @@ class HandshakeFace:
         except BaseException:
             self._start(link.aclose())
             raise
-        return BackendSession(link, sink, revision, result)
+        session = BackendSession(link, sink, revision, result)
+        if self._connector.is_shared_wire and not has_own:
+            claims = session.claims = Claims()
+            sink.unclaimed = lambda *asked: self._claim(claims, link, *asked)
+        return session
+
+    def _claim(self, claims: Claims, link: Link, request_id: jsonrpc.Id, method: str, params: Params) -> None:
+        """Find the call that a question belongs to, and put it to that one's client."""
+        self._has_asked = True
+
+        async def put() -> None:
+            asker = await claims.asker()
+            if asker is not None:
+                asker.asked(request_id, method, params)
+            else:
+                await answer(link, None, request_id, method, params)
+
+        self._start(put())
 
     def _exchange(self, session: BackendSession, call: Call, params: Params) -> Awaitable[Result | Failure]:
         token = next(self._ids)
         sink = CallSink(call, self._name, session.link, self._start, self._changes, token, can_ask=True)
+        if session.claims is not None:
+            return self._claimable(session, session.claims, call, params, sink, token)
         return session.exchange(call, params, sink, token)
+
+    async def _claimable(
+        self, session: BackendSession, claims: Claims, call: Call, params: Params, sink: CallSink, token: int
+    ) -> Result | Failure:
+        claims.enter(sink)
+        try:
+            return await session.exchange(call, params, sink, token)
+        finally:
+            claims.leave(sink)
 
     def _outcome(self, answer: Result | Failure) -> Outcome:
         try:

@@ -141,7 +141,7 @@ class Ear(msgspec.Struct, frozen=True, eq=False):
 class SessionSink:
     """What a backend says outside any call, for the client session its backend session belongs to (or for none)."""
 
-    __slots__ = ("_asks", "_backend", "_changes", "_outlets", "_session", "ears", "link")
+    __slots__ = ("_asks", "_backend", "_changes", "_outlets", "_session", "ears", "link", "unclaimed")
 
     def __init__(self, backend: str, session: str, outlets: Outlets, start: Start, changes: Changes) -> None:
         self._backend = backend
@@ -151,6 +151,8 @@ class SessionSink:
         self._asks = OpenAsks(start)
         self.link: Link | None = None
         self.ears: list[Ear] = []
+        self.unclaimed: Callable[[Id, str, Params], None] | None = None
+        """Takes the questions of a session that belongs to no client session: one of its calls asks them."""
 
     async def notified(self, method: str, params: Params) -> None:
         """Pass a notification to the client session, and to feeds."""
@@ -169,7 +171,9 @@ class SessionSink:
 
     def asked(self, request_id: Id, method: str, params: Params) -> None:
         """Put a question to the client session."""
-        if self.link is not None:
+        if self.unclaimed is not None and method in ASKS:
+            self.unclaimed(request_id, method, params)
+        elif self.link is not None:
             self._asks.put(self.link, self._outlets.get(self._session), request_id, method, params)
 
     def missed(self) -> None:
