@@ -1,8 +1,7 @@
 """The servers and the clients of the interop tests, and how each pair is expected to get on.
 
-Data only. A server's `eras` are those it speaks. A client of one of them can do everything directly, and through the
-gateway too, which speaks to a backend in the client's own era where it can. A client of the other era makes plain calls
-(list, call, read, get, complete).
+Data only. A server's `eras` are those it speaks. A client of one of them can do everything directly; through the
+gateway clients of both eras can.
 """
 
 from __future__ import annotations
@@ -27,7 +26,8 @@ EVERYTHING_MAIN = "node_modules/@modelcontextprotocol/server-everything/dist/ind
 class ServerCell:
     """One server. `command` serves HTTP and prints where; `stdio` serves one client; `python` is an importable object.
 
-    `{node}` and `{cache}` in a command stand for the Node program and the folder of the npm packages.
+    `{node}` and `{cache}` in a command stand for the Node program and the folder of the npm packages. `is_sse`: it is
+    served over the transport of 2024-11-05, to which no client script here speaks directly.
     """
 
     name: str
@@ -37,6 +37,7 @@ class ServerCell:
     env: dict[str, str] = field(default_factory=dict)
     stdio: tuple[str, ...] = ()
     python: str = ""
+    is_sse: bool = False
 
     def direct(self, era: Era, key: str) -> list[Scenario]:
         """What a client of this era does when it speaks to the server itself."""
@@ -44,22 +45,24 @@ class ServerCell:
 
     def through(self, era: Era, key: str, prefix: str) -> list[Scenario]:
         """What a client of this era does through a gateway whose endpoint adds `prefix` to names."""
-        scenarios = self.kind.full(prefix, era) if era in self.eras else self.kind.plain(prefix, era)
-        return keyed(scenarios, key)
+        return keyed(self.kind.full(prefix, era), key)
 
 
 def official(name: str, transport: str, era: str, eras: tuple[Era, ...]) -> ServerCell:
     """The fixture of the official Python SDK over one transport."""
     argv = (sys.executable, str(SERVERS_DIR / "official.py"), transport, "--label", name, "--era", era)
-    placed: dict[str, Any] = {"command": argv} if transport == "http" else {"stdio": argv}
-    return ServerCell(name, Fixture(name), eras, **placed)
+    placed: dict[str, Any] = {"stdio": argv} if transport == "stdio" else {"command": argv}
+    is_sse = transport == "sse"
+    return ServerCell(name, Fixture(name, is_aged=is_sse), eras, **placed, is_sse=is_sse)
 
 
 ALL_SERVERS = (
     official("both", "http", "both", BOTH),
     official("handshake", "http", "handshake", HANDSHAKE),
     official("modern", "http", "modern", MODERN),
+    official("sse", "sse", "handshake", HANDSHAKE),
     official("stdio", "stdio", "handshake", HANDSHAKE),
+    official("stdio-modern", "stdio", "modern", MODERN),
     official("stdio-both", "stdio", "both", BOTH),
     ServerCell(
         "inproc",

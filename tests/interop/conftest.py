@@ -77,7 +77,8 @@ def urls(node: Node) -> Iterator[dict[str, str]]:
             if server.command:
                 argv: list[str | Path] = [node.fill(part) for part in server.command]
                 started[server.name] = stack.enter_context(running(argv, env=server.env, name=server.name))
-        yield {name: f"{process.wait_line(LISTENING)}/mcp" for name, process in started.items()}
+        endpoints = {server.name: "sse" if server.is_sse else "mcp" for server in SERVERS}
+        yield {name: f"{process.wait_line(LISTENING)}/{endpoints[name]}" for name, process in started.items()}
 
 
 @pytest.fixture(scope="session")
@@ -131,6 +132,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if {"client_cell", "server_cell"} <= set(metafunc.fixturenames):
         pairs = [(client, server) for client in CLIENTS for server in SERVERS]
         if metafunc.function.__name__.startswith("test_direct"):
-            pairs = [(client, server) for client, server in pairs if client.era in server.eras]
+            pairs = [(client, server) for client, server in pairs if client.era in server.eras and not server.is_sse]
         ids = [f"{client.name}-{server.name}" for client, server in pairs]
         metafunc.parametrize(("client_cell", "server_cell"), pairs, ids=ids)

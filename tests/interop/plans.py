@@ -18,22 +18,33 @@ Era = Literal["handshake", "modern"]
 REVISION: dict[Era, str] = {"handshake": "2025-11-25", "modern": "2026-07-28"}
 NOT_FOUND = -32002  # handshake revisions; the modern one says -32602
 INVALID_PARAMS = -32602
+SINCE_2025 = frozenset(
+    [
+        *("tool_meta", "structured", "gallery", "elicitation_ask_name", "elicitation_ask_twice"),
+        *("elicitation_in_prompt", "elicitation_in_read", "elicitation_url"),
+    ]
+)
+"""Scenarios about what 2024-11-05 does not have."""
 PANEL_META = {"ui": {"resourceUri": "ui://panel"}, "example.org/kept": {"deep": [1, None, "é"]}}
 
 
 @dataclass(frozen=True)
 class Fixture:
-    """A server with the tools of `servers/official.py`; `label` is in its resource addresses."""
+    """A server with the tools of `servers/official.py`; `label` is in its resource addresses.
+
+    `is_aged`: it speaks 2024-11-05 only, which has no elicitation, structured content, audio or resource links.
+    """
 
     label: str
+    is_aged: bool = False
 
     def plain(self, prefix: str, era: Era) -> list[Scenario]:
-        """Calls that need nothing but an answer: what must work between any two eras."""
+        """Calls that need nothing but an answer."""
         note = f"note://{self.label}"
         tools = [prefix + name for name in ("echo", "add", "fail", "slow", "log")]
         notes = [f"{note}/static/{number}" for number in range(7)]
         ref = {"argument": {"name": "who", "value": "a"}, "expect": ["ada", "alan"]}
-        return [
+        scenarios = [
             {"name": "list_tools", "kind": "list_tools", "expect": tools},
             {"name": "tool_meta", "kind": "tool_meta", "tool": prefix + "echo", "expect": PANEL_META},
             call("call", prefix + "echo", {"text": "hé ✓"}, "hé ✓"),
@@ -60,9 +71,10 @@ class Fixture:
             {"name": "complete_prompt", "kind": "completion", "prompt": prefix + "greeting", **ref},
             {"name": "complete_template", "kind": "completion", "template": f"{note}/items/{{id}}", **ref},
         ]
+        return [it for it in scenarios if not (self.is_aged and it["name"] in SINCE_2025)]
 
     def full(self, prefix: str, era: Era) -> list[Scenario]:
-        """Everything that client and server of one era can do with each other."""
+        """Everything that client and server can do with each other, whatever the two eras."""
         waiting = {"tool": prefix + "wait", "probe": prefix + "was_cancelled"}
         uri = f"note://{self.label}/static/1"
         ask = {"ask_name": "name=Ada", "ask_twice": "name=Ada | confirm=True"}
@@ -74,6 +86,7 @@ class Fixture:
             *[call(f"elicitation_{name}", prefix + name, {}, said) for name, said in ask.items()],
             prompt("elicitation_in_prompt", prefix + "asking", {}, "Greet name=Ada."),
             read("elicitation_in_read", f"note://{self.label}/asking", "note for name=Ada"),
+            call("elicitation_url", prefix + "ask_url", {}, "accepted"),
             call("sampling", prefix + "ask_model", {}, "interop-model:hello from the client"),
             call("roots", prefix + "ask_roots", {}, "file:///interop/one"),
             {"name": "subscribe", "kind": "subscribe", "uri": uri, "tool": prefix + "touch", "arguments": {"uri": uri}},
@@ -85,7 +98,9 @@ class Fixture:
                 "grown": "KEY",
             },
         ]
-        return scenarios + ([{"name": "caching", "kind": "caching"}] if era == "modern" else [])
+        if era == "modern":
+            scenarios.append({"name": "caching", "kind": "caching"})
+        return [it for it in scenarios if not (self.is_aged and it["name"] in SINCE_2025)]
 
 
 @dataclass(frozen=True)

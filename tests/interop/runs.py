@@ -52,7 +52,7 @@ def backend(server: ServerCell, node: Node, urls: dict[str, str]) -> dict[str, A
     if server.stdio:
         command, *arguments = [node.fill(part) for part in server.stdio]
         return {"command": command, "args": arguments}
-    return {"url": urls[server.name]}
+    return {"url": urls[server.name], **({"type": "sse"} if server.is_sse else {})}
 
 
 def direct_target(server: ServerCell, client: ClientCell, node: Node, urls: dict[str, str]) -> dict[str, Any]:
@@ -84,7 +84,7 @@ class Runs:
 
     def direct(self, client: ClientCell) -> Outcomes:
         """Without a gateway, one target per server that knows the client's era."""
-        fitting = [server for server in SERVERS if client.era in server.eras]
+        fitting = [server for server in SERVERS if client.era in server.eras and not server.is_sse]
         return self._once(client, "direct", [direct_target(it, client, self._node, self._urls) for it in fitting])
 
     def named(self, client: ClientCell) -> Outcomes:

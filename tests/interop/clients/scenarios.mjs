@@ -21,6 +21,7 @@ export function answer(method, params) {
     const content = { type: 'text', text: 'hello from the client' };
     return { role: 'assistant', model: 'interop-model', stopReason: 'endTurn', content };
   }
+  if (params.mode === 'url') return { action: 'accept' };
   const known = { name: 'Ada', confirm: true };
   const wanted = Object.keys(params.requestedSchema.properties);
   const content = Object.fromEntries(Object.entries(known).filter(([key]) => wanted.includes(key)));

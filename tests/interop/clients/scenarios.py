@@ -107,7 +107,9 @@ class Trace:
 
 
 async def on_elicit(context: Any, params: types.ElicitRequestParams) -> types.ElicitResult:
-    """Answer a form as the plan's person would."""
+    """Fill in a form, or open a page, as the plan's person would."""
+    if isinstance(params, types.ElicitRequestURLParams):
+        return types.ElicitResult(action="accept")
     assert isinstance(params, types.ElicitRequestFormParams)
     known: dict[str, Any] = {"name": "Ada", "confirm": True}
     wanted = params.requested_schema["properties"]

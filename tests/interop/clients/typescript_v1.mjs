@@ -21,7 +21,7 @@ const NOTICES = [
 ];
 
 async function connect(target, { fetch, onNotification, onQuestion }) {
-  const capabilities = { elicitation: { form: {} }, sampling: {}, roots: { listChanged: true } };
+  const capabilities = { elicitation: { form: {}, url: {} }, sampling: {}, roots: { listChanged: true } };
   const client = new Client({ name: 'interop-ts-v1', version: '1.0.0' }, { capabilities });
   for (const schema of QUESTIONS) client.setRequestHandler(schema, ({ method, params }) => onQuestion(method, params));
   for (const schema of NOTICES) {

@@ -9,7 +9,7 @@ const NOTICES = ['notifications/message', 'notifications/resources/updated', 'no
 const FRESH = { cacheMode: 'refresh' };
 
 async function connect(target, { fetch, onNotification, onQuestion }) {
-  const capabilities = { elicitation: { form: {} }, sampling: {}, roots: { listChanged: true } };
+  const capabilities = { elicitation: { form: {}, url: {} }, sampling: {}, roots: { listChanged: true } };
   const modern = target.era === 'modern';
   const mode = modern ? 'auto' : 'legacy';
   const client = new Client({ name: 'interop-ts-v2', version: '2.0.0' }, { capabilities, versionNegotiation: { mode } });

@@ -1,14 +1,17 @@
 """The interop fixture: an official-SDK server with every feature the clients of this folder exercise.
 
-Run it: `python official.py http|stdio --label NAME [--era both|handshake|modern]`. Over HTTP the first line on standard
-output is `interop: listening on http://127.0.0.1:PORT`; the endpoint is `/mcp`. `--era handshake` answers a modern
-request as an SDK of 2025 did, `--era modern` refuses the handshake as the 2026-07-28 clauses say. Resource addresses
-carry the label, so that several of these servers can stand behind one endpoint. It never reaches out to a network.
+Run it: `python official.py http|sse|stdio --label NAME [--era both|handshake|modern]`. Over HTTP the first line on
+standard output is `interop: listening on http://127.0.0.1:PORT`; the endpoint is `/mcp`. `--era handshake` answers a
+modern request as an SDK of 2025 did, `--era modern` refuses the handshake as the 2026-07-28 clauses say; `sse` is the
+transport of 2024-11-05 and speaks that revision only, its endpoint is `/sse`. What changes is told to every session
+that may hear of it. Resource addresses carry the label, so that several of these servers can stand behind one endpoint.
+It never reaches out to a network.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import socket
 import warnings
 from collections.abc import Awaitable, Callable
@@ -17,11 +20,13 @@ from typing import Any
 import anyio
 import mcp_types as types
 import uvicorn
-from mcp.server.context import ServerRequestContext
+from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.lowlevel import NotificationOptions, Server
 from mcp.server.models import InitializationOptions
 from mcp.server.request_state import RequestStateBoundary, RequestStateSecurity
 from mcp.server.runner import serve_loop
+from mcp.server.session import ServerSession
+from mcp.server.sse import SseServerTransport
 from mcp.server.stdio import stdio_server
 from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler, ResourceUpdated, ToolsListChanged
 from mcp.shared.exceptions import MCPError
@@ -29,7 +34,7 @@ from mcp.shared.message import ServerMessageMetadata
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, MODERN_PROTOCOL_VERSIONS
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from typing_extensions import override
 
 PAGE = 3
@@ -67,12 +72,32 @@ class Fixture:
         self.label = label
         self.bus = InMemorySubscriptionBus()
         self.grown: list[str] = []
-        self.subscribed: set[str] = set()
+        self.sessions: dict[str, ServerSession] = {}
+        self.subscribed: dict[str, set[str]] = {}
         self.cancelled: dict[str, anyio.Event] = {}
 
     def uri(self, path: str) -> str:
         """The address of a resource of this server."""
         return f"note://{self.label}/{path}"
+
+    def remember(self, ctx: Context) -> str:
+        """Keep the handshake session of a request, so that it hears of changes; its key, empty for a modern one."""
+        if is_modern(ctx):
+            return ""
+        request = ctx.request
+        key = "" if request is None else request.headers.get("mcp-session-id") or request.query_params.get("session_id")
+        self.sessions[key or "only"] = ctx.session
+        return key or "only"
+
+    async def tell(self, notification: types.ServerNotification, uri: str | None = None) -> None:
+        """Tell every handshake session, or those that subscribed to `uri`."""
+        for key, session in list(self.sessions.items()):
+            if uri is not None and uri not in self.subscribed.get(key, ()):
+                continue
+            try:
+                await session.send_notification(notification)
+            except (anyio.ClosedResourceError, anyio.BrokenResourceError):
+                del self.sessions[key]
 
     def cancellation(self, key: str) -> anyio.Event:
         """The event set when the `wait` call with this key was cancelled."""
@@ -159,10 +184,10 @@ async def was_cancelled(fixture: Fixture, _: Context, params: types.CallToolRequ
 
 
 async def grow(fixture: Fixture, ctx: Context, params: types.CallToolRequestParams) -> ToolOutcome:
-    """Add a tool and announce the change in the way of the caller's era."""
+    """Add a tool and announce the change to everybody, each in the way of its era."""
     fixture.grown.append(str((params.arguments or {})["name"]))
-    if not is_modern(ctx):
-        await ctx.session.send_tool_list_changed()
+    fixture.remember(ctx)
+    await fixture.tell(types.ToolListChangedNotification())
     await fixture.bus.publish(ToolsListChanged())
     return text("grown")
 
@@ -170,8 +195,9 @@ async def grow(fixture: Fixture, ctx: Context, params: types.CallToolRequestPara
 async def touch(fixture: Fixture, ctx: Context, params: types.CallToolRequestParams) -> ToolOutcome:
     """Announce that a resource changed, to whoever subscribed to it."""
     uri = str((params.arguments or {})["uri"])
-    if not is_modern(ctx) and uri in fixture.subscribed:
-        await ctx.session.send_resource_updated(uri)
+    fixture.remember(ctx)
+    update = types.ResourceUpdatedNotificationParams(uri=uri)
+    await fixture.tell(types.ResourceUpdatedNotification(params=update), uri)
     await fixture.bus.publish(ResourceUpdated(uri=uri))
     return text("touched")
 
@@ -180,6 +206,12 @@ def elicitation(message: str, **properties: str) -> types.ElicitRequest:
     """A form with one required field per `name="type"` pair."""
     form = schema(" ".join(properties), **properties)
     return types.ElicitRequest(params=types.ElicitRequestFormParams(message=message, requested_schema=form))
+
+
+def visit(message: str) -> types.ElicitRequest:
+    """A page that the user is to open (2025-11-25 and later)."""
+    url = "https://example.com/sign-in"
+    return types.ElicitRequest(params=types.ElicitRequestURLParams(message=message, url=url, elicitation_id="visit-1"))
 
 
 async def put(ctx: Context, question: types.InputRequest) -> types.InputResponse:
@@ -196,6 +228,8 @@ async def put(ctx: Context, question: types.InputRequest) -> types.InputResponse
 def read_answer(answer: types.InputResponse) -> str:
     """What the client answered, as one line."""
     match answer:
+        case types.ElicitResult(action="accept", content=None):
+            return "accepted"
         case types.ElicitResult(action="accept", content=content):
             return ",".join(f"{key}={value}" for key, value in sorted((content or {}).items()))
         case types.ElicitResult(action=action):
@@ -245,6 +279,11 @@ async def ask_twice(_: Fixture, ctx: Context, params: types.CallToolRequestParam
     return await told(ctx, params, [first, second])
 
 
+async def ask_url(_: Fixture, ctx: Context, params: types.CallToolRequestParams) -> ToolOutcome:
+    """Ask the user to open a page."""
+    return await told(ctx, params, [visit("Sign in, please.")])
+
+
 async def ask_model(_: Fixture, ctx: Context, params: types.CallToolRequestParams) -> ToolOutcome:
     """Ask the client's model to say something."""
     prompt = types.SamplingMessage(role="user", content=types.TextContent(text="Say something."))
@@ -273,6 +312,7 @@ TOOLS: dict[str, tuple[dict[str, Any], ToolFunction]] = {
     "touch": (schema("uri", uri="string"), touch),
     "ask_name": (schema(), ask_name),
     "ask_twice": (schema(), ask_twice),
+    "ask_url": (schema(), ask_url),
     "ask_model": (schema(), ask_model),
     "ask_roots": (schema(), ask_roots),
 }
@@ -350,12 +390,12 @@ def build_resources(fixture: Fixture) -> dict[str, Any]:
         content = types.TextResourceContents(uri=uri, text=f"note {uri.rpartition('/')[2]} of {fixture.label}")
         return types.ReadResourceResult(contents=[content])
 
-    async def subscribe(_: Context, params: types.SubscribeRequestParams) -> types.EmptyResult:
-        fixture.subscribed.add(str(params.uri))
+    async def subscribe(ctx: Context, params: types.SubscribeRequestParams) -> types.EmptyResult:
+        fixture.subscribed.setdefault(fixture.remember(ctx), set()).add(str(params.uri))
         return types.EmptyResult()
 
-    async def unsubscribe(_: Context, params: types.UnsubscribeRequestParams) -> types.EmptyResult:
-        fixture.subscribed.discard(str(params.uri))
+    async def unsubscribe(ctx: Context, params: types.UnsubscribeRequestParams) -> types.EmptyResult:
+        fixture.subscribed.setdefault(fixture.remember(ctx), set()).discard(str(params.uri))
         return types.EmptyResult()
 
     return {
@@ -413,6 +453,11 @@ def build_server(label: str) -> FixtureServer:
         server = FixtureServer(
             f"interop-{label}", version="1.0", **build_tools(fixture), **build_resources(fixture), **build_prompts()
         )
+
+    async def initialized(ctx: Context, _: types.NotificationParams) -> None:
+        fixture.remember(ctx)
+
+    server.add_notification_handler("notifications/initialized", types.NotificationParams, initialized)
     server.middleware.append(RequestStateBoundary(RequestStateSecurity.ephemeral(), default_audience=server.name))
     return server
 
@@ -458,19 +503,76 @@ class ModernOnly:
             await self.app(scope, receive, send)
 
 
+class Aged:
+    """Makes every `initialize` one that asks for 2024-11-05, so that the SDK speaks no later revision."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one ASGI scope."""
+        if scope["type"] != "http" or scope["method"] != "POST":
+            await self.app(scope, receive, send)
+            return
+        body = json.loads(await Request(scope, receive).body())
+        if body.get("method") == "initialize":
+            body["params"]["protocolVersion"] = "2024-11-05"
+        encoded = json.dumps(body).encode()
+
+        async def again() -> Message:
+            return {"type": "http.request", "body": encoded, "more_body": False}
+
+        headers = [(name, value) for name, value in scope["headers"] if name != b"content-length"]
+        aged = {**scope, "headers": [*headers, (b"content-length", str(len(encoded)).encode())]}
+        await self.app(aged, again, send)
+
+
+def sse_app(server: FixtureServer) -> ASGIApp:
+    """The transport of 2024-11-05: a stream at `/sse`, messages posted to where its first event says."""
+    transport = SseServerTransport("/messages/")
+
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] == "/sse":
+            async with transport.connect_sse(scope, receive, send) as (read, write):
+                await serve_loop(server, read, write, lifespan_state={})
+        elif scope["type"] == "http":
+            await transport.handle_post_message(scope, receive, send)
+
+    return Aged(serve)
+
+
+async def refuse_handshake(ctx: Context, call_next: CallNext) -> HandlerResult:
+    """Server middleware of a modern-only server on a wire without headers."""
+    if ctx.method == "initialize":
+        data = {"supported": list(MODERN_PROTOCOL_VERSIONS), "requested": (ctx.params or {}).get("protocolVersion")}
+        raise MCPError(code=types.UNSUPPORTED_PROTOCOL_VERSION, message="Unsupported version", data=data)
+    return await call_next(ctx)
+
+
 async def serve_http(server: FixtureServer, era: str) -> None:
-    """Serve on a free loopback port and print its address."""
+    """Serve Streamable HTTP."""
     app: ASGIApp = server.streamable_http_app(streamable_http_path="/mcp")
-    app = {"both": lambda inner: inner, "handshake": HandshakeOnly, "modern": ModernOnly}[era](app)
+    await listen({"both": lambda inner: inner, "handshake": HandshakeOnly, "modern": ModernOnly}[era](app))
+
+
+async def serve_sse(server: FixtureServer, _: str) -> None:
+    """Serve HTTP+SSE."""
+    await listen(sse_app(server), lifespan=False)
+
+
+async def listen(app: ASGIApp, *, lifespan: bool = True) -> None:
+    """Serve on a free loopback port and print its address."""
     listener = socket.socket(proto=socket.IPPROTO_TCP)  # without it asyncio leaves Nagle on: 40 ms a call
     listener.bind(("127.0.0.1", 0))
     print(f"interop: listening on http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
-    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)
+    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1, lifespan="on" if lifespan else "off")
     await uvicorn.Server(config).serve(sockets=[listener])
 
 
 async def serve_stdio(server: FixtureServer, era: str) -> None:
     """Serve one client on standard input and output."""
+    if era == "modern":
+        server.middleware.append(refuse_handshake)
     async with stdio_server() as (read, write):
         if era == "handshake":
             await serve_loop(server, read, write, lifespan_state={})
@@ -481,12 +583,12 @@ async def serve_stdio(server: FixtureServer, era: str) -> None:
 def main() -> None:
     """Parse the arguments and serve until ended."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("transport", choices=["http", "stdio"])
+    parser.add_argument("transport", choices=["http", "sse", "stdio"])
     parser.add_argument("--label", required=True)
     parser.add_argument("--era", choices=["both", "handshake", "modern"], default="both")
     arguments = parser.parse_args()
-    serve = serve_http if arguments.transport == "http" else serve_stdio
-    anyio.run(serve, build_server(arguments.label), arguments.era)
+    serve = {"http": serve_http, "sse": serve_sse, "stdio": serve_stdio}
+    anyio.run(serve[arguments.transport], build_server(arguments.label), arguments.era)
 
 
 if __name__ == "__main__":
