@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import sys
+from fcntl import F_DUPFD_CLOEXEC, fcntl
 from io import TextIOBase
 from queue import Empty, Full, Queue
 from threading import Thread
@@ -31,7 +32,7 @@ def claimed() -> tuple[int, int]:
     Raises `CommandError` when there is no standard input or output.
     """
     try:
-        source, sink = os.dup(0), os.dup(1)
+        source, sink = (fcntl(fd, F_DUPFD_CLOEXEC, 3) for fd in (0, 1))  # never a closed one of the first three
     except OSError:
         raise CommandError("gatewright: standard input and output are closed; a host must start this", FAILED) from None
     null = os.open(os.devnull, os.O_RDWR)
@@ -40,7 +41,8 @@ def claimed() -> tuple[int, int]:
         sys.stderr = os.fdopen(2, "w", closefd=False)
     os.dup2(null, 0)
     os.dup2(2, 1)
-    os.close(null)
+    if null > 2:
+        os.close(null)
     return source, sink
 
 
