@@ -17,7 +17,7 @@ from gatewright.backend.settings import BackendSettings
 from gatewright.background import Background
 from gatewright.call import Call, Client, Failure, Json, Outcome, Reply, Result
 from gatewright.protocol import jsonrpc
-from gatewright.protocol.methods import METHODS
+from gatewright.protocol.methods import LISTEN_FIELDS, METHODS
 from gatewright.protocol.modern import CAPABILITIES_KEY, INFO_KEY, VERSION_KEY
 from gatewright.protocol.revisions import HANDSHAKE_2025_11_25, MODERN_2026_07_28
 from gatewright.protocol.sealed import Sealer
@@ -46,18 +46,21 @@ class McpServer:
         """Method and URI, in order."""
         self.listens: list[dict[str, Any]] = []
         """Filters of modern subscriptions, in order."""
-        self.open_listens: list[asyncio.Queue[dict[str, Any] | None]] = []
+        self.open_listens: list[tuple[str, asyncio.Queue[dict[str, Any] | None]]] = []
+        """Each with its filter as text."""
         self.ended: list[str] = []
         self._names = count(1)
 
     def announce(self, method: str, **params: Any) -> None:
         """Tell everybody who listens, in either era."""
-        for queue in [*self.sessions.values(), *self.open_listens]:
-            queue.put_nowait({"jsonrpc": "2.0", "method": method, "params": params})
+        message = {"jsonrpc": "2.0", "method": method, "params": params}
+        wanted = params.get("uri") or LISTEN_FIELDS[method]
+        for queue in [*self.sessions.values(), *(one for told, one in self.open_listens if wanted in told)]:
+            queue.put_nowait(message)
 
     def cut(self) -> None:
         """End every standing stream."""
-        for queue in [*self.sessions.values(), *self.open_listens]:
+        for queue in [*self.sessions.values(), *(one for _, one in self.open_listens)]:
             queue.put_nowait(None)
 
     async def talk(self, peer: Peer) -> None:
@@ -158,11 +161,12 @@ class McpServer:
         peer.say(
             event({"jsonrpc": "2.0", "method": "notifications/subscriptions/acknowledged", "params": acknowledged})
         )
-        self.open_listens.append(queue)
+        entry = json.dumps(params["notifications"]), queue
+        self.open_listens.append(entry)
         try:
             await self._stream(peer, queue)
         finally:
-            self.open_listens.remove(queue)
+            self.open_listens.remove(entry)
 
     async def _stream(self, peer: Peer, queue: asyncio.Queue[dict[str, Any] | None]) -> None:
         """Messages until None, or until the other end closes."""

@@ -7,6 +7,7 @@ basic/transports/{streamable-http,stdio} of 2026-07-28.
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final, TypeVar, final
@@ -83,6 +84,7 @@ class McpBackend:
         self.feed: Final = Feed(name, self, background)
         self._standing = Standing(self.feed, outlets, background)
         self._background = background
+        self._learning = asyncio.Lock()
 
     async def __call__(self, call: Call) -> Outcome:
         """Carry a call out. Raises BackendError, or HeaderMismatch for `Mcp-Param-*` headers that lie."""
@@ -227,8 +229,14 @@ class McpBackend:
         return self.annotations.checked(name or "", call.params, call.param_headers)
 
     async def _learn(self, call: Call) -> None:
-        """Read the tool list once, for its annotations. Without it the call goes on: the backend is the judge."""
-        self.annotations.is_known = True
+        """Read the tool list once, for its annotations, however many calls wait for it. Without it they go on: the
+        backend is the judge."""
+        async with self._learning:
+            if not self.annotations.is_known:
+                await self._read_tools(call)
+                self.annotations.is_known = True
+
+    async def _read_tools(self, call: Call) -> None:
         cursor: Raw | None = None
         try:
             for _ in range(100):
