@@ -220,7 +220,6 @@ async def test_a_cancel_of_nothing_harms_nothing(travel: Travel, params: Any) ->
     assert await client.tool("echo", text="x") == {"label": "box", "text": "x"}
 
 
-@pytest.mark.xfail(reason="a refused notification is answered as a request would be: a JSON-RPC error in a 200")
 @pytest.mark.parametrize("params", NO_CANCELS)
 async def test_a_notification_that_is_refused_is_an_http_error(travel: Travel, params: Any) -> None:
     """S-05: it has no answer to stand in."""

@@ -260,4 +260,6 @@ def _refuse(
         error = InvalidRequest(str(error))
     body = jsonrpc.error(request_id, refusals.failure(error))
     headers = b"Retry-After: 1\r\n" if isinstance(error, Overloaded) else b""
-    responder.respond(status or refusals.status(error, "handshake"), body, headers=headers)
+    if status is None:  # a notification that is not accepted is an HTTP error (basic/transports)
+        status = refusals.status(error, "handshake") if request_id is not None else refusals.row(error).modern_status
+    responder.respond(status, body, headers=headers)
