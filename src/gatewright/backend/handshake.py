@@ -36,6 +36,8 @@ FEED_CALLER: Final = Caller("gatewright feed")
 FEED_CLIENT: Final = Client(handshake.OFFERED, b'{"name":"gatewright","version":"1"}', b"{}")
 LOOK_S: Final = 2.0
 """How often it is looked whether the feed's session is still there; pipes die without a word."""
+MAX_ENDED: Final = 4096
+"""Client sessions remembered after their end: more than end while one call runs."""
 UNSUBSCRIBE_S: Final = 2.0
 """How long the courtesy of unsubscribing may take."""
 OPEN_S: Final = 30.0
@@ -108,6 +110,8 @@ class HandshakeFace:
         self._has_asked = False
         """The backend was seen to ask on a wire that several calls shared: from then on a call that can be asked gets
         a session to itself, which for most backends, that never ask, would be a child too many."""
+        self._ended: dict[str, None] = {}
+        """Client sessions that ended of late: a call of theirs that is still about opens nothing."""
         self._is_closed = False
 
     def call(self, call: Call, params: Params) -> Awaitable[Outcome]:
@@ -179,7 +183,7 @@ class HandshakeFace:
         if opening is None:
             opening = asyncio.get_running_loop().create_future()
             self._opening[key] = opening
-            if self._is_closed or self._start(self._open(key, client, opening)) is None:
+            if self._is_closed or key in self._ended or self._start(self._open(key, client, opening)) is None:
                 del self._opening[key]
                 raise BackendUnavailable(f"{self._name} is being closed")
         return await asyncio.shield(opening)
@@ -258,6 +262,9 @@ class HandshakeFace:
     async def release(self, client_session: str) -> None:
         """A client session ended: end its backend session, also one that is being opened."""
         key = f"session {client_session}"
+        self._ended[key] = None
+        if len(self._ended) > MAX_ENDED:
+            del self._ended[next(iter(self._ended))]
         self._give_up(key)
         session = self._sessions.pop(key, None)
         if session is not None:

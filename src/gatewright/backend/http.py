@@ -332,9 +332,9 @@ class HttpLink:
     # refusals
 
     def _gone(self) -> BackendError:
-        if self._is_closed:
-            return BackendUnavailable(f"{self._name}: the link is closed")
-        return SessionLost(f"{self._name} no longer knows the session")
+        if self._is_lost:  # also when it was closed for that: whoever comes late opens another
+            return SessionLost(f"{self._name} no longer knows the session")
+        return BackendUnavailable(f"{self._name}: the link is closed")
 
     def _is_session_lost(self, response: HttpResponse, failure: Failure | None) -> bool:
         """Whether a refusal says that our session is unknown: 404, unless it says that the method is."""
