@@ -148,6 +148,7 @@ async def test_the_configured_headers_go_with_everything() -> None:
         assert (post.method, post.target) == ("POST", "/messages?session_id=1")
         assert post.headers["content-type"] == "application/json"
         assert get.headers["authorization"] == post.headers["authorization"] == "Bearer t"
+        assert connector.is_shared_wire
         assert get.headers["host"] == post.headers["host"] == f"127.0.0.1:{raw.port}"
 
 
@@ -532,3 +533,85 @@ async def test_many_links_at_once_keep_apart() -> None:
                 assert await talk.answer("echo", text=text) == {"text": text}
 
         await soon(asyncio.gather(*(one(number, talk) for number, talk in enumerate(talks))))
+
+
+async def test_a_post_that_is_never_answered_is_given_up() -> None:
+    """After `max_total_s` its exchange fails; messages that follow were not held up by it for long."""
+    server = OldServer()
+
+    async def silent(peer: Peer, heard: Heard) -> None:
+        if heard.message["method"] == "test/large":
+            await peer.until_closed()
+        else:
+            await server.accept(peer, heard)
+
+    server.on_post = silent
+    async with old(server, max_total_s=0.3) as (connector, _, _), talking(connector) as talk:
+        with pytest.raises(BackendGarbage, match="did not accept"):
+            await talk.answer("large")
+        assert await talk.answer("echo", text="x") == {"text": "x"}
+
+
+async def test_posts_in_flight_are_bounded() -> None:
+    """No more than `max_connections` at once, however many are not answered; what waits goes out when one is."""
+    server = OldServer()
+    gate = asyncio.Event()
+
+    async def stuck(peer: Peer, heard: Heard) -> None:
+        if "method" in heard.message and "large" not in heard.message["method"]:
+            await gate.wait()
+        await server.accept(peer, heard)
+
+    server.on_post = stuck
+    async with old(server, max_connections=1) as (connector, raw, _), talking(connector) as talk:
+        async with asyncio.TaskGroup() as tasks:
+            answers = [tasks.create_task(talk.answer("echo", text=str(number))) for number in range(3)]
+            await until(lambda: len(raw.heard) == 2)
+            await asyncio.wait(answers, timeout=1.2)  # longer than one message waits for the one before it
+            assert len(raw.heard) == 2
+            gate.set()
+        assert [one.result()["text"] for one in answers] == ["0", "1", "2"]
+
+
+async def test_a_notification_that_is_refused_harms_nobody() -> None:
+    """It is logged: there is nobody to tell."""
+    server = OldServer()
+
+    async def picky(peer: Peer, heard: Heard) -> None:
+        if "id" not in heard.message:
+            peer.say(response(b"", "400 Bad Request"))
+        else:
+            await server.accept(peer, heard)
+
+    server.on_post = picky
+    async with old(server) as (connector, raw, _), talking(connector) as talk:
+        await talk.link.tell(jsonrpc.notification("notifications/x", b"{}"))
+        await until(lambda: len(raw.heard) == 2)
+        assert await talk.answer("echo", text="x") == {"text": "x"}
+
+
+async def test_a_connector_that_closes_meanwhile_opens_no_link() -> None:
+    """The stream that was being opened closes again."""
+    server = OldServer()
+    gate = asyncio.Event()
+
+    async def late(peer: Peer) -> None:
+        await gate.wait()
+        await server.stream(peer)
+
+    server.on_get = late
+    async with old(server) as (connector, raw, _), asyncio.TaskGroup() as tasks:
+        opening = tasks.create_task(failure(connector.connect(Recorder())))
+        await until(lambda: bool(raw.heard))
+        closing = tasks.create_task(connector.aclose())
+        gate.set()
+        await soon(closing)
+        assert isinstance(await opening, (BackendUnavailable, BackendGarbage))
+        await until(lambda: not raw.open_peers)
+
+
+async def test_an_address_is_needed() -> None:
+    """Without one it is a bug of whoever builds it."""
+    async with asyncio.TaskGroup() as tasks:
+        with pytest.raises(ValueError, match="has no url"):
+            SseConnector("old", BackendSettings(command="x"), tasks)

@@ -242,9 +242,14 @@ async def test_a_stopping_gateway_lets_calls_finish() -> None:
         ask = client.of("roots/list")[0]
         late = await HalfPost.begin(client, call("echo"))
         answer = await HalfPost.begin(client, {"jsonrpc": "2.0", "id": ask["id"], "result": {}})
-        await client.tool("echo", x=1)  # both heads have arrived by now
+        reader, writer = await asyncio.open_connection("127.0.0.1", travel.port)
+        writer.write(b"GET /sse HTTP/1.1\r\n")
+        await client.tool("echo", x=1)  # what was sent has arrived by now
         travel.gateway.stop()
         await idle.until(lambda it: it.is_ended)
+        writer.write(b"Host: x\r\n\r\n")
+        assert (await soon(reader.readline())).split(b" ")[1] == b"503"
+        writer.transport.abort()
         assert [await late.finish(), await answer.finish()] == [503, 202]
         assert "result" in await soon(waiting)
         await client.until(lambda it: it.is_ended)

@@ -160,10 +160,6 @@ class SseSide:
         self._limits = limits
         self._streams: dict[str, SseStream] = {}
 
-    def __len__(self) -> int:
-        """How many streams are open."""
-        return len(self._streams)
-
     async def serve(self, request: HttpRequest, responder: Responder) -> bool:
         """Serve one request whose Origin was checked. False when its path is not of this transport."""
         path = request.path
