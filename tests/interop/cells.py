@@ -27,7 +27,7 @@ class ServerCell:
     """One server. `command` serves HTTP and prints where; `stdio` serves one client; `python` is an importable object.
 
     `{node}` and `{cache}` in a command stand for the Node program and the folder of the npm packages. `is_sse`: it is
-    served over the transport of 2024-11-05, to which no client script here speaks directly.
+    served over the transport of 2024-11-05, in that revision.
     """
 
     name: str
@@ -105,16 +105,22 @@ SERVERS = tuple(server for server in ALL_SERVERS if not ONLY or server.name in O
 
 @dataclass(frozen=True)
 class ClientCell:
-    """One client script (a `.py` or `.mjs` file of `clients/`) in one era."""
+    """One client script (a `.py` or `.mjs` file of `clients/`) in one era; `is_sse`: over HTTP+SSE of 2024-11-05."""
 
     name: str
     script: str
     era: Era
+    is_sse: bool = False
+
+    def can_reach(self, server: ServerCell) -> bool:
+        """Whether it can speak to the server itself, without a gateway."""
+        return self.era in server.eras and self.is_sse == server.is_sse
 
 
 CLIENTS = (
     ClientCell("python-sdk-legacy", "python_sdk.py", "handshake"),
     ClientCell("python-sdk-modern", "python_sdk.py", "modern"),
+    ClientCell("python-sdk-sse", "python_sdk.py", "handshake", is_sse=True),
     ClientCell("fastmcp-legacy", "fastmcp_client.py", "handshake"),
     ClientCell("fastmcp-modern", "fastmcp_client.py", "modern"),
     ClientCell("ts-v1", "typescript_v1.mjs", "handshake"),

@@ -132,6 +132,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if {"client_cell", "server_cell"} <= set(metafunc.fixturenames):
         pairs = [(client, server) for client in CLIENTS for server in SERVERS]
         if metafunc.function.__name__.startswith("test_direct"):
-            pairs = [(client, server) for client, server in pairs if client.era in server.eras and not server.is_sse]
+            pairs = [(client, server) for client, server in pairs if client.can_reach(server)]
         ids = [f"{client.name}-{server.name}" for client, server in pairs]
         metafunc.parametrize(("client_cell", "server_cell"), pairs, ids=ids)

@@ -64,12 +64,19 @@ def direct_target(server: ServerCell, client: ClientCell, node: Node, urls: dict
         if client.script == "fastmcp_client.py":
             place["stdio"]["keep_alive"] = False
     scenarios = server.direct(client.era, f"{client.name}_direct".replace("-", "_"))
-    return {"name": server.name, **place, **of_era(client), "scenarios": scenarios}
+    revision = {"revision": "2024-11-05"} if server.is_sse else {}
+    return {"name": server.name, **place, **of_era(client), **revision, "scenarios": scenarios}
 
 
 def of_era(client: ClientCell) -> dict[str, str]:
-    """The era of a target and the revision that must come out of the negotiation."""
-    return {"era": client.era, "revision": REVISION[client.era]}
+    """The era of a target, the revision that must come out of the negotiation, and an old transport."""
+    transport = {"transport": "sse"} if client.is_sse else {}
+    return {"era": client.era, "revision": REVISION[client.era], **transport}
+
+
+def endpoint(client: ClientCell) -> str:
+    """The gateway's path for clients of that transport."""
+    return "sse" if client.is_sse else "mcp"
 
 
 class Runs:
@@ -84,7 +91,7 @@ class Runs:
 
     def direct(self, client: ClientCell) -> Outcomes:
         """Without a gateway, one target per server that knows the client's era."""
-        fitting = [server for server in SERVERS if client.era in server.eras and not server.is_sse]
+        fitting = [server for server in SERVERS if client.can_reach(server)]
         return self._once(client, "direct", [direct_target(it, client, self._node, self._urls) for it in fitting])
 
     def named(self, client: ClientCell) -> Outcomes:
@@ -93,7 +100,7 @@ class Runs:
         targets = [
             {
                 "name": server.name,
-                "url": f"{self._address()}/mcp/{server.name}",
+                "url": f"{self._address()}/{endpoint(client)}/{server.name}",
                 **of_era(client),
                 "scenarios": server.through(client.era, key, ""),
             }
@@ -109,7 +116,8 @@ class Runs:
             for server in SERVERS
             for scenario in server.through(client.era, key, f"{server.name}.")
         ]
-        target = {"name": "all", "url": f"{self._address()}/mcp", **of_era(client), "scenarios": scenarios}
+        url = f"{self._address()}/{endpoint(client)}"
+        target = {"name": "all", "url": url, **of_era(client), "scenarios": scenarios}
         outcomes = self._once(client, "merged", [target])["all"]
         shared = [outcome for outcome in outcomes if "/" not in outcome.scenario]
         split: Outcomes = {server.name: list(shared) for server in SERVERS}

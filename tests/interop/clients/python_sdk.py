@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import mcp_types as types
 from mcp.client import Client
+from mcp.client.sse import sse_client
 from mcp.client.stdio import StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
 from scenarios import Inbox, Target, Trace, main, on_elicit, on_roots, on_sampling
@@ -70,18 +71,20 @@ class SdkPeer:
 
 @asynccontextmanager
 async def connect(target: Target, inbox: Inbox, trace: Trace) -> AsyncIterator[SdkPeer]:
-    """Connect over HTTP or standard input and output in the target's era."""
+    """Connect over HTTP, the transport of 2024-11-05 or standard input and output, in the target's era."""
 
     async def on_message(message: object) -> None:
         inbox.add(message)
 
     modern = target["era"] == "modern"
     async with trace.client() as http:
-        server = (
-            StdioServerParameters(**target["stdio"])
-            if "stdio" in target
-            else streamable_http_client(target["url"], http_client=http)
-        )
+        server: Any
+        if "stdio" in target:
+            server = StdioServerParameters(**target["stdio"])
+        elif target.get("transport") == "sse":
+            server = sse_client(target["url"])
+        else:
+            server = streamable_http_client(target["url"], http_client=http)
         client = Client(
             server,
             mode="auto" if modern else "legacy",
