@@ -6,6 +6,7 @@ to stderr.
 """
 
 import errno
+import gc
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,9 @@ from gatewright.config import Config, LogLevel
 from gatewright.errors import GatewrightError
 from gatewright.inbound.settings import Listen
 
+GC_THRESHOLDS = (50_000, 20, 100)
+"""Calls make next to no cycles: measured, the memory of a gateway under load is the same as with CPython's 700."""
+
 
 def serve(file: Path, listen: str | None, log_level: LogLevel | None) -> None:
     """Serve that file's configuration. Raises `CommandError`."""
@@ -33,11 +37,20 @@ def serve(file: Path, listen: str | None, log_level: LogLevel | None) -> None:
 
             def on_ready(ready: Ready) -> None:
                 announce(ready.url, config)
+                settle_garbage()
                 signals.arm()
 
             uvloop.run(gateway.run(on_ready=on_ready))
     except (OSError, GatewrightError, BaseExceptionGroup) as error:
         raise explained(error, config.listen) from error
+
+
+def settle_garbage() -> None:
+    """Keep the collector away from what start-up made: it lives as long as the process, and looking through it again
+    and again took a tenth of the CPU of a busy gateway. Cycles made later are collected as before, less often."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
 
 
 class Signals:
