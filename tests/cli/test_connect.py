@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import socket
 import sys
@@ -22,6 +23,8 @@ from gatewright.cli.report import WRONG, CommandError
 from gatewright.config_expand import UnresolvedError
 
 SECRET = "t0p-s3cret"
+PAGE = Path(__file__).parents[2] / "docs" / "stdio.md"
+DOCUMENTED = re.findall(r"^```json\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 
 
 # --- words
@@ -83,6 +86,16 @@ def test_the_command_says_what_is_wrong_without_secrets() -> None:
     assert (ended.returncode, ended.stdout) == (2, "")
     assert "x-a" in ended.stderr
     assert SECRET not in ended.stderr
+
+
+@pytest.mark.parametrize("block", DOCUMENTED, ids=range(len(DOCUMENTED)))
+def test_what_the_documents_tell_hosts_to_start_is_a_command(block: str) -> None:
+    """Its options are known; `--help` keeps it from running."""
+    said = json.loads(block)
+    for started in said.get("mcpServers", said.get("servers")).values():
+        assert started["command"] == "gatewright"
+        assert run(*started["args"], "--help").returncode == 0
+        assert set(started.get("env", {})) <= {"GATEWRIGHT_HEADER_AUTHORIZATION"}
 
 
 # --- a real gateway
