@@ -191,6 +191,13 @@ class Gateway:
                 background(backend.release(session))
 
         sessions = Sessions(config.sessions, release)
+
+        def arrived(session: str, notice: str) -> None:
+            reply = sessions.get(session)
+            if reply is not None:
+                background(reply.emit(notice, b"{}"))
+
+        listings.listen(arrived)
         for name, settings in config.backends.items():
             connector = _connector(name, settings, tasks)
             backends[name] = McpBackend(name, _settled(settings), connector, sessions, background, listings, sealer)

@@ -185,6 +185,30 @@ async def test_a_late_backend_is_there_for_the_next() -> None:
                 pass
 
 
+async def test_who_was_answered_without_a_list_hears_when_it_is_there() -> None:
+    """Most hosts list once: the session's stream and the subscription are told of a change."""
+    late = Toolbox("late")
+    late.mute.add("tools/list")
+    behind: dict[str, Toolbox | BackendSettings] = {"late": late, **boxes()}
+    async with travelling(behind, routing=Routing(list_timeout_s=0.2)) as travel:
+        session, modern = await travel.handshake(), travel.modern()
+        standing = await session.listen()
+        wants = {"notifications": {"toolsListChanged": True}}
+        listening = await modern.post(modern.request("subscriptions/listen", wants))
+        assert await listening.event() is not None
+        for client in (session, modern):
+            assert len((await client.result("tools/list"))["tools"]) == 6
+        late.mute.clear()
+        for conversation in list(late.conversations):
+            conversation.catch_up()
+        for stream in (standing, listening):
+            heard = await stream.event()
+            assert heard is not None
+            assert heard["method"] == "notifications/tools/list_changed"
+        for client in (session, modern):
+            assert len((await client.result("tools/list"))["tools"]) > 6
+
+
 @pytest.mark.parametrize("era", ERAS)
 async def test_long_lists_come_in_pages(era: str) -> None:
     """Every item once, in order; the cursor is good for this list and caller alone."""

@@ -26,7 +26,8 @@ SHARED_ROUTE_DROPS: Final = frozenset({"tasks"})
 """Capabilities of single backends that need routing by an id of theirs: not offered where several share a route."""
 LISTED: Final = ("tools", "prompts", "resources")
 """Offered where a backend cannot be reached, which may have them: a client that lists is told what is missing, one that
-was not offered lists never asks again."""
+was not offered lists never asks again, and would not hear of the list that comes late."""
+CHANGES: Final = Raw(b'{"listChanged":true}')
 log = structlog.get_logger("gatewright.routing")
 
 
@@ -61,7 +62,8 @@ class Front:
         merged = merge({name: offer for name, offer in zip(self._backends, offers, strict=True) if offer is not None})
         if None in offers:
             for name in LISTED:
-                merged.capabilities.setdefault(name, jsonrpc.EMPTY)
+                held = merged.capabilities.get(name, jsonrpc.EMPTY)
+                merged.capabilities[name] = _united(held, CHANGES)
         return merged
 
     async def tell(self, route: str, client: Client, message: bytes) -> None:

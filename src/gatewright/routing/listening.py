@@ -7,7 +7,7 @@ for a slow client are one. Source: basic/patterns/subscriptions of 2026-07-28; S
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final, final
 
 import structlog
@@ -44,15 +44,18 @@ class Listening:
             raise InvalidParams("subscriptions/listen needs params.notifications")
         wants = Wants(*subscriptions.read_filter(wanted))
         waiting = Waiting()
+        leave: Callable[[], None] = _nothing
         joined: list[tuple[McpBackend, Listener]] = []  # filled one by one: what joined is left, whenever this ends
         try:
             plan = await self._plan(call, wants)
             await asyncio.gather(*(self._join(call, backend, part, waiting, joined) for backend, part in plan))
-            await self._acknowledge(call, [listener.wants for _, listener in joined])
+            agreed = await self._acknowledge(call, [listener.wants for _, listener in joined])
+            leave = self._listings.listen(lambda _, method: waiting.put(method, {}) if method in agreed else None)
             while True:
                 for method, params in await waiting.take():
                     await call.reply.emit(method, jsonrpc.encode(params))
         finally:
+            leave()
             for backend, listener in joined:
                 backend.feed.leave(listener)
 
@@ -91,11 +94,17 @@ class Listening:
                 raise
             log.warning("not subscribed", backend=backend.name, reason=error.message)
 
-    async def _acknowledge(self, call: Call, agreed: list[Wants]) -> None:
+    async def _acknowledge(self, call: Call, agreed: list[Wants]) -> frozenset[str]:
+        """Say what the backends agreed to. Returns the change notices among it."""
         lists = frozenset(method for wants in agreed for method in wants.lists)
         uris = frozenset(uri for wants in agreed for uri in wants.uris)
         body = jsonrpc.encode({"notifications": subscriptions.filter_of(lists, uris)})
         await call.reply.emit(ACKNOWLEDGED, body)
+        return lists
+
+
+def _nothing() -> None:
+    """There is nothing to leave yet."""
 
 
 @final

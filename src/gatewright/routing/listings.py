@@ -4,7 +4,8 @@ One read at a time for each list, however many callers wait for it, in a task of
 and a list that comes too late for them is there for the next. Nobody waits for a backend longer than `list_timeout_s`
 after its read began. What a backend marks private, or does not mark, is kept per caller and capability set (or per
 client session where that has a backend session of its own); a `public` mark of a backend is believed only across
-callers with equal capabilities. A change notice makes a list stale at once, also one that is being read.
+callers with equal capabilities. A change notice makes a list stale at once, also one that is being read. Whoever was
+answered without a list hears of a change when it is there: most hosts list once, and would never see it.
 Source: server/utilities/caching of 2026-07-28; S-50 to S-54.
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Callable
 from hashlib import sha256
 from typing import Final, TypeAlias, final
 
@@ -30,20 +32,27 @@ UNHINTED_TTL_MS: Final = 5_000
 """A list without `ttlMs` (every handshake backend's) is read again after this, if no change notice came before."""
 log = structlog.get_logger("gatewright.routing")
 
+NOTICE_OF: Final = {name: notice for notice, names in LIST_CHANGED.items() for name in names}
+"""The change notice that makes a list stale."""
+
 Key: TypeAlias = tuple[str, str, str]
 """Backend, method, and who may share the list."""
+Arrived: TypeAlias = Callable[[str, str], None]
+"""Told of a list that came after it was given up: the client session it is for, or empty, and the change notice."""
 
 
 @final
 class Reading:
     """A list that is being read, for everybody who asks meanwhile."""
 
-    __slots__ = ("found", "late_at")
+    __slots__ = ("found", "is_missed", "late_at")
 
     def __init__(self, found: asyncio.Future[Listing], late_at: float) -> None:
         self.found = found
         self.late_at = late_at
         """Loop time after which nobody waits for it."""
+        self.is_missed = False
+        """Somebody was answered without it."""
 
 
 @final
@@ -55,6 +64,12 @@ class Listings:
         self._background = background
         self._kept: OrderedDict[Key, tuple[float, Listing]] = OrderedDict()
         self._reading: dict[Key, Reading] = {}
+        self._arrived: set[Arrived] = set()
+
+    def listen(self, arrived: Arrived) -> Callable[[], None]:
+        """Hear of lists that come late, until the returned function is called."""
+        self._arrived.add(arrived)
+        return lambda: self._arrived.discard(arrived)
 
     def changed(self, backend: str, session: str, method: str) -> None:
         """A backend said that lists changed: forget them, and what is being read of them."""
@@ -92,6 +107,7 @@ class Listings:
             async with asyncio.timeout_at(max(reading.late_at, now)):
                 return await asyncio.shield(reading.found)
         except TimeoutError:
+            reading.is_missed = True
             raise BackendTimeout(f"{backend.name} did not list its {method.items} within {limit_s:g} s") from None
 
     async def _read(
@@ -111,6 +127,9 @@ class Listings:
                 del self._reading[key]
             if found.exception() is None and is_current:
                 self._keep(key, found.result())
+                if reading.is_missed and found.result().keys:
+                    for arrived in list(self._arrived):
+                        arrived(client.session, NOTICE_OF[method.name])
 
     def _keep(self, key: Key, found: Listing) -> None:
         if not found.ttl_ms or not self._settings.max_cache_entries:
