@@ -134,12 +134,13 @@ def run(plan: Plan, directory: Path, stack: contextlib.ExitStack) -> tuple[list[
     targets = start(plan, stub_url, directory, stack)
     outcomes: list[Outcome] = []
     paced: list[Paced] = []
-    for case in plan.cases:
-        found = run_case(case, targets, plan, directory, stub)
-        outcomes += found
-        has_subject = any(one.target == report.SUBJECT and one.samples for one in found)
-        if case.name in plan.paced and has_subject:
-            paced.append(run_paced(case, targets, found, plan, directory))
+    with contextlib.suppress(KeyboardInterrupt):  # what was measured until then is worth showing
+        for case in plan.cases:
+            found = run_case(case, targets, plan, directory, stub)
+            outcomes += found
+            has_subject = any(one.target == report.SUBJECT and one.samples for one in found)
+            if case.name in plan.paced and has_subject:
+                paced.append(run_paced(case, targets, found, plan, directory))
     return outcomes, paced
 
 
