@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 from typing import Any
 
 import pytest
@@ -12,9 +13,23 @@ from gatewright.inbound.settings import Limits
 from journeys.local import LocalHost, at_home
 from journeys.toolbox import META, Toolbox
 from journeys.wire import soon
+from protocol.json_corpus import ACCEPTED, REFUSED
 
 pytestmark = pytest.mark.anyio
 ERAS = ["modern", "handshake"]
+PIECES = (
+    *(b'{"jsonrpc":"2.0",', b'"id":', b"1,", b'"x",', b"null,", b'"method":', b'"tools/call",', b'"ping",', b"[", b"]"),
+    *(
+        b'"notifications/cancelled",',
+        b'"initialize",',
+        b'"params":',
+        b'{"name":"box.echo"},',
+        b"{}",
+        b"}",
+        b'"_meta":{}',
+    ),
+    *(b'"result":{}', b'"error":{"code":1}', b"\xff", b"\\ud800", b"1e999", b","),
+)
 
 
 async def opened(host: LocalHost, era: str) -> None:
@@ -295,6 +310,22 @@ async def test_garbage_is_answered_without_an_id_and_the_next_line_is_served() -
             (None, -32700),
             (None, -32600),
         ]
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_no_line_breaks_the_front(era: str) -> None:
+    """Bodies that parsers disagree on, and pieces of real messages put together at random: what is answered is
+    JSON-RPC, and what comes after is served."""
+    chance = random.Random(20260728)
+    made = [b"".join(chance.choices(PIECES, k=chance.randint(1, 12))) for _ in range(1_000)]
+    lines = made + [value.replace(b"\n", b" ") for value in (*REFUSED, *ACCEPTED) if len(value) < 1_000]
+    async with at_home({"box": Toolbox("box")}) as host:
+        await opened(host, era)
+        for start in range(0, len(lines), 50):
+            host.write(b"\n".join(lines[start : start + 50]) + b"\n")
+            assert (await host.ask("ping", era="handshake"))["result"] == {}
+        assert await host.tool("box.echo") == {"label": "box"}
+        assert all(one["jsonrpc"] == "2.0" for one in host.said)
 
 
 async def test_a_line_that_is_too_long_is_refused_and_skipped() -> None:
