@@ -40,7 +40,7 @@ async def test_a_resumed_stream_gets_what_it_missed_once_and_in_order() -> None:
     log = EventLog(100, 10_000)
     stream = log.open()
     first, second = Reader(), Reader()
-    stream.attach(first.send)
+    stream.attach(first.send, lambda: None)
     await said(stream, b"1", b"2")
     stream.detach(first.send)
     await said(stream, b"3", b"4")
@@ -48,7 +48,7 @@ async def test_a_resumed_stream_gets_what_it_missed_once_and_in_order() -> None:
     assert found is stream
     for chunk in missed:
         second.take(chunk)
-    found.attach(second.send)
+    found.attach(second.send, lambda: None)
     await said(stream, b"5")
     assert first.data == [b"1", b"2"]
     assert second.data == [b"3", b"4", b"5"]
@@ -73,7 +73,7 @@ async def test_ids_are_unique_in_the_session() -> None:
     reader = Reader()
     for _ in range(3):
         stream = log.open()
-        stream.attach(reader.send)
+        stream.attach(reader.send, lambda: None)
         await said(stream, b"x", b"y")
     assert len(set(reader.ids)) == 6
 
@@ -133,7 +133,7 @@ async def test_streams_that_are_done_are_forgotten_with_their_events() -> None:
     log = EventLog(2, 10_000)
     stream = log.open()
     ended: list[bool] = []
-    stream.on_done = lambda: ended.append(True)
+    stream.attach(Reader().send, lambda: ended.append(True))
     await said(stream, b"1")
     stream.finish()
     assert ended == [True]

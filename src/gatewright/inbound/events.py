@@ -16,7 +16,11 @@ from gatewright.protocol import sse
 
 MAX_DIGITS: Final = 12
 """A session that sent more events than this has digits for outlived every bound."""
+MAX_PARTED: Final = 8
+"""Standing streams of one session that nobody reads and that can be resumed. A client has one or two; one that opens a
+new one each time, without resuming the last, leaves one behind each time."""
 Send = Callable[[bytes], Awaitable[None]]
+End = Callable[[], object]
 
 
 @final
@@ -33,10 +37,18 @@ class EventLog:
         self._opened = 0
         self._streams: dict[int, EventStream] = {}
 
-    def open(self) -> EventStream:
-        """A new stream."""
+    def __len__(self) -> int:
+        """How many streams it knows."""
+        return len(self._streams)
+
+    def open(self, *, is_standing: bool = False) -> EventStream:
+        """A new stream: of a request, or a standing one, of which those left longest ago are given up."""
+        if is_standing:
+            parted = [one for one in self._streams.values() if one.is_standing and not one.is_attached]
+            for one in parted[: 1 - MAX_PARTED]:
+                one.finish()
         self._opened += 1
-        stream = EventStream(self, self._opened)
+        stream = EventStream(self, self._opened, is_standing)
         self._streams[self._opened] = stream
         return stream
 
@@ -51,70 +63,84 @@ class EventLog:
         events = [(place, message) for one, place, message in self._kept if one is stream and place > after]
         if len(events) != stream.sent - after:
             raise InvalidRequest("Last-Event-ID is too old: events after it are not kept any more")
-        return stream, [sse.encode(message, event_id=f"{number}-{place}") for place, message in events]
+        return stream, [sse.encode(message, event_id=f"{stream.number}-{place}") for place, message in events]
 
     def forget(self, stream: EventStream) -> None:
-        """A stream on which nothing was ever sent is over."""
+        """A stream that is over and of which nothing is kept."""
         self._streams.pop(stream.number, None)
 
     def keep(self, stream: EventStream, position: int, message: bytes) -> None:
         """Keep an event, and let the oldest go that the bounds have no room for."""
         self._kept.append((stream, position, message))
+        stream.kept += 1
         self._bytes += len(message)
         while self._kept and (len(self._kept) > self._max_events or self._bytes > self._max_bytes):
-            gone, place, old = self._kept.popleft()
+            gone, _, old = self._kept.popleft()
+            gone.kept -= 1
             self._bytes -= len(old)
-            if gone.is_done and place == gone.sent:
-                self._streams.pop(gone.number, None)
+            if gone.is_done and not gone.kept:
+                self.forget(gone)
 
 
 @final
 class EventStream:
     """One stream of a session: its events go to whoever is attached, and are kept either way."""
 
-    __slots__ = ("_attached", "_log", "is_done", "number", "on_done", "sent")
+    __slots__ = ("_attached", "_end", "_log", "is_done", "is_standing", "kept", "number", "sent")
 
-    def __init__(self, log: EventLog, number: int) -> None:
+    def __init__(self, log: EventLog, number: int, is_standing: bool) -> None:
         self._log = log
         self.number = number
+        self.is_standing = is_standing
         self.sent = 0
+        self.kept = 0
+        """How many of its events the log still has."""
         self.is_done = False
-        self.on_done: Callable[[], None] | None = None
         self._attached: Send | None = None
+        self._end: End | None = None
 
     def prime(self, retry_ms: int) -> bytes:
         """The event that a stream begins with: an id to resume from and no data (2025-11-25)."""
         return sse.encode(b"", event_id=f"{self.number}-{self.sent}", retry_ms=retry_ms)
 
-    def attach(self, send: Send) -> None:
-        """Send what comes to this connection from now on; the one before gets nothing more."""
-        self._attached = send
+    def attach(self, send: Send, end: End) -> None:
+        """Send what comes to this connection from now on, and `end` it after the last; the one before is ended now."""
+        former, self._attached, self._end = self._end, send, end
+        if former is not None:
+            former()
 
-    def detach(self, send: Send) -> None:
-        """That connection is gone, if it is still the attached one."""
-        if self._attached == send:
-            self._attached = None
+    def detach(self, send: Send) -> bool:
+        """That connection is gone. False when it was not the attached one."""
+        if self._attached != send:
+            return False
+        self._attached = self._end = None
+        return True
 
     @property
     def is_attached(self) -> bool:
         """Whether anybody reads it now."""
         return self._attached is not None
 
-    async def send(self, message: bytes) -> None:
-        """Send one message, and keep it for a resume."""
+    def record(self, message: bytes) -> None:
+        """Keep one message for a resume, as nobody reads now."""
         self.sent += 1
         self._log.keep(self, self.sent, message)
+
+    async def send(self, message: bytes) -> None:
+        """Send one message, and keep it for a resume."""
+        self.record(message)
         attached = self._attached
         if attached is not None:
             await attached(sse.encode(message, event_id=f"{self.number}-{self.sent}"))
 
     def finish(self) -> None:
-        """Nothing more will come on it."""
+        """Nothing more will come on it: the connection that is attached ends."""
         self.is_done = True
-        if not self.sent:
+        if not self.kept:
             self._log.forget(self)
-        if self.on_done is not None:
-            self.on_done()
+        end, self._end, self._attached = self._end, None, None
+        if end is not None:
+            end()
 
 
 def _number(text: str) -> int:

@@ -1,7 +1,8 @@
 """Handshake clients (2025-03-26 to 2025-11-25) over HTTP: sessions, their POSTs, their standing streams.
 
-A client that closes a POST's stream has not cancelled it: `notifications/cancelled` does. Sources: basic/lifecycle,
-basic/transports, basic/utilities/{cancellation,ping}.
+A client that closes a POST's stream has not cancelled it: `notifications/cancelled` does. What comes on a stream, its
+answer too, is kept for a client that lost the connection: GET with `Last-Event-ID` resumes it. Sources:
+basic/lifecycle, basic/transports, basic/utilities/{cancellation,ping}.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from gatewright.call import ANONYMOUS, Call
 from gatewright.errors import GatewayError, InvalidRequest, Overloaded, ProtocolError, SessionRequired
 from gatewright.inbound import media
 from gatewright.inbound.dialogue import CancelledCall, Dialogue, SessionRules
+from gatewright.inbound.events import EventStream
 from gatewright.inbound.http import HttpRequest
 from gatewright.inbound.reply import HttpReply, Keepalive
 from gatewright.inbound.responder import Responder, running_task
@@ -35,7 +37,9 @@ log = structlog.get_logger("gatewright.inbound")
 
 
 class SessionReply(SessionRules, HttpReply):
-    """A reply within a session: questions can be asked on it."""
+    """A reply within a session: questions can be asked on it, and its stream can be resumed."""
+
+    stream: EventStream | None = None
 
     def __init__(
         self, responder: Responder, request_id: jsonrpc.Id, row: Method | None, revision: Revision, session: Session
@@ -46,18 +50,45 @@ class SessionReply(SessionRules, HttpReply):
 
     @override
     def channel(self) -> object | None:
-        """The stream of this request, which ends what is asked on it when the client leaves."""
-        responder = self._responder
-        if responder.is_gone or responder.is_ended:
-            return None
-        if responder.on_gone is None:
-            responder.on_gone = lambda: self._session.withdraw(responder)
-        return responder
+        """The stream of this request, which ends what is asked on it when the client leaves and does not return."""
+        stream = self._open()
+        return stream if stream is not None and self._session.is_near(stream) else None
+
+    @override
+    async def send(self, message: bytes) -> None:
+        """Put one message on the stream, beginning it if need be. One that the client left before it began is none:
+        nobody could resume it."""
+        stream = self._open()
+        if stream is None:
+            return
+        if not self._responder.is_started:
+            self.begin()
+        await stream.send(message)
+
+    @override
+    def begin(self) -> None:
+        stream = self._open()
+        super().begin()
+        if stream is not None:
+            prime(self._session, stream, self._responder)
+
+    def _open(self) -> EventStream | None:
+        """The stream of this request, whether or not it has begun: what is answered in JSON never has one."""
+        if self.stream is None and not self._responder.is_gone:
+            self.stream = attached(self._session, self._responder)
+        return self.stream
 
     @override
     async def _end(self, body: bytes) -> None:
         await self.end_asks()
-        await super()._end(body)
+        await self.send(body)
+        self.close()
+
+    def close(self) -> None:
+        """The call is over, and its stream with it."""
+        if self.stream is not None and not self.stream.is_done:
+            self._session.finish(self.stream)
+        self._responder.on_gone = None
 
 
 @final
@@ -117,45 +148,83 @@ class HandshakeSide:
         requests = [one for one in messages if one.method is not UNSET and one.id is not UNSET]
         notices = [one for one in messages if one.method is not UNSET and one.id is UNSET]
         if requests:
+            stream = attached(session, responder)
             responder.start_stream()
-            responder.on_gone = lambda: session.withdraw(responder)
+            prime(session, stream, responder)
         else:
+            stream = None
             responder.respond(202)
         alive = HttpReply(responder, 0, None, session.client.revision)
         self._keepalive.add(alive)
         try:
             await asyncio.gather(
-                *(self._batched(session, message, responder) for message in requests),
+                *(self._batched(session, message, responder, stream) for message in requests),
                 *(self._noticed(session, message) for message in notices),
             )
         finally:
             self._keepalive.remove(alive)
-        responder.end()
+        if stream is not None:
+            session.finish(stream)
+            responder.on_gone = None
 
     async def stream(self, request: HttpRequest, responder: Responder, route: str) -> None:
-        """Hold a standing stream (GET) until the client leaves, the session ends or the listener stops."""
+        """Serve a GET: a standing stream, or the rest of a stream that broke off."""
+        last_event_id = request.headers.get(b"last-event-id")
         try:
             session = self._session(request, route)
+            if not media.takes_stream(request.headers.get(b"accept", b"*/*")):
+                _refuse(responder, InvalidRequest("Accept must list text/event-stream"), None, status=406)
+                return
+            if last_event_id is None:
+                stream = session.open(is_standing=True)
+                begin = session.prime(stream)
+            else:
+                stream, missed = session.resume(last_event_id.decode("latin-1"))
+                begin = b"".join(missed)
         except GatewayError as error:
             _refuse(responder, error, None)
             return
-        if not media.takes_stream(request.headers.get(b"accept", b"*/*")):
-            _refuse(responder, InvalidRequest("Accept must list text/event-stream"), None, status=406)
-            return
-        reply = HttpReply(responder, 0, None, session.client.revision)
-        standing = Standing(self._max_queued_messages)
         responder.start_stream()
+        alive = HttpReply(responder, 0, None, session.client.revision)
+        self._keepalive.add(alive)
+        try:
+            if stream.is_standing and not stream.is_done:
+                await self._stand(session, stream, begin, responder)
+            else:
+                await self._carry(session, stream, begin, responder)
+        finally:
+            self._keepalive.remove(alive)
+            responder.end()
+
+    async def _stand(self, session: Session, stream: EventStream, begin: bytes, responder: Responder) -> None:
+        """Hold a standing stream until the client leaves or resumes it elsewhere, the session ends or the listener
+        stops."""
+        standing = Standing(self._max_queued_messages, stream)
         responder.on_gone = responder.on_drain = standing.close
         session.join(standing)
-        self._keepalive.add(reply)
+        session.attach(stream, responder.send, standing.close)
         try:
+            await responder.send(begin)  # before anything else: what is written is written before this waits
             while not responder.is_gone and (messages := await standing.take()) is not None:
                 for message in messages:
-                    await reply.send(message)
+                    await stream.send(message)
         finally:
-            self._keepalive.remove(reply)
-            session.leave(standing)
-            responder.end()
+            stream.detach(responder.send)
+            session.leave(standing, can_return=not responder.is_draining)
+
+    async def _carry(self, session: Session, stream: EventStream, begin: bytes, responder: Responder) -> None:
+        """Send what a request's stream missed, and what follows until its answer."""
+        over = asyncio.Event()
+        if stream.is_done:
+            over.set()
+        else:
+            responder.on_gone = over.set
+            session.attach(stream, responder.send, over.set)
+        try:
+            await responder.send(begin)
+            await over.wait()
+        finally:
+            session.detach(stream, responder.send, can_return=not responder.is_draining)
 
     def end(self, request: HttpRequest, responder: Responder, route: str) -> None:
         """End a session (DELETE)."""
@@ -231,18 +300,23 @@ class HandshakeSide:
             # No answer is owed, but the HTTP exchange must end.
             if responder.is_started:
                 await reply.end_asks()
-                responder.end()
+                reply.close()
             else:
                 responder.respond(202)
         finally:
             self._keepalive.remove(reply)
+            if reply.stream is not None and responder.is_ended:
+                reply.close()  # nothing was said on it
 
-    async def _batched(self, session: Session, message: jsonrpc.Message, responder: Responder) -> None:
+    async def _batched(
+        self, session: Session, message: jsonrpc.Message, responder: Responder, stream: EventStream | None
+    ) -> None:
         """One request of a batch; its answer is an event on the batch's stream."""
         request_id, method = message.id, message.method
         assert isinstance(request_id, (int, str))
         assert isinstance(method, str)
         reply = BatchedReply(responder, request_id, METHODS.get(method), session.client.revision, session)
+        reply.stream = stream
         task = asyncio.current_task()
         assert task is not None
         try:
@@ -251,6 +325,29 @@ class HandshakeSide:
             )
         except CancelledCall:
             await reply.end_asks()
+
+
+def prime(session: Session, stream: EventStream, responder: Responder) -> None:
+    """Begin a response with the priming event, if the client's revision has it."""
+    event = session.prime(stream)
+    if event:
+        responder.send_nowait(event)
+
+
+def attached(session: Session, responder: Responder) -> EventStream:
+    """A new stream of the session, read by the client of a POST until it leaves."""
+    stream = session.open()
+
+    def end() -> None:
+        if responder.is_started:
+            responder.end()
+
+    session.attach(stream, responder.send, end)
+    # What had not begun has no id that the client could resume it by.
+    responder.on_gone = lambda: session.detach(
+        stream, responder.send, can_return=responder.is_started and not responder.is_draining
+    )
+    return stream
 
 
 def _refuse(

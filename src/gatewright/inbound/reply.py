@@ -70,18 +70,21 @@ class HttpReply(BaseReply):
     @override
     async def send(self, message: bytes) -> None:
         """Put one message on the stream, beginning it if need be."""
-        responder = self._responder
-        if not responder.is_started:
-            responder.start_stream()
-        await responder.send(sse.encode(message))
+        if not self._responder.is_started:
+            self.begin()
+        await self._responder.send(sse.encode(message))
+
+    def begin(self) -> None:
+        """Begin the stream."""
+        self._responder.start_stream()
 
     def keep_alive(self) -> None:
         """A comment on a stream; a call that was silent for a whole interval becomes a stream."""
         responder = self._responder
         if responder.is_started:
             responder.send_nowait(KEEPALIVE)
-        elif self._is_old:
-            responder.start_stream()
+        elif self._is_old and not responder.is_gone:
+            self.begin()
             responder.send_nowait(KEEPALIVE)
         self._is_old = True
 

@@ -2,7 +2,8 @@
 
 A session is bound to the caller that opened it and to its path; anybody else is told what an unknown id is told. It
 authenticates nobody. Messages that belong to no call go to one of its GET streams, never to several, and wait there
-for that client alone: a slow one holds up no backend, and loses the oldest notifications when too many wait. Sources:
+for that client alone: a slow one holds up no backend, and loses the oldest notifications when too many wait. A stream
+that broke off can be resumed: what comes on it is kept meanwhile, and its questions stay open for a grace. Sources:
 basic/lifecycle and basic/transports of 2024-11-05 to 2025-11-25; S-20 to S-26.
 """
 
@@ -19,7 +20,8 @@ import msgspec
 import structlog
 
 from gatewright.call import Caller, Client, Failure, Json, Reply, Result
-from gatewright.errors import GatewayError, MissingCapability, Overloaded, UnknownSession
+from gatewright.errors import GatewayError, InvalidRequest, MissingCapability, Overloaded, UnknownSession
+from gatewright.inbound.events import EventLog, EventStream
 from gatewright.inbound.settings import Sessions as SessionSettings
 from gatewright.protocol import jsonrpc
 from gatewright.protocol.handshake import Event, State, advance
@@ -35,6 +37,10 @@ loop."""
 MAX_WAITING_BYTES: Final = 1 << 20
 """Notifications waiting for one standing stream; one may exceed it. Their number is bounded by the settings, but 256
 of the largest messages would be gigabytes."""
+GRACE_RETRIES: Final = 10
+"""A client whose stream broke has this many times `retry_s` to resume it before its questions are taken for unanswered:
+room for a change of network and a few failed attempts, and short enough for the backend that waits."""
+DEFAULTS: Final = SessionSettings()
 Send = Callable[[bytes], Awaitable[None]]
 log = structlog.get_logger("gatewright.sessions")
 
@@ -56,10 +62,12 @@ def is_loud(level: str | None, params: Json) -> bool:
 class Standing:
     """One standing stream (GET): what waits for it. Its own task sends it, so nobody else waits for the client."""
 
-    __slots__ = ("_arrived", "_asks", "_bytes", "_lost", "_max_waiting", "_notices", "is_closed")
+    __slots__ = ("_arrived", "_asks", "_bytes", "_lost", "_max_waiting", "_notices", "events", "is_closed")
 
-    def __init__(self, max_waiting: int) -> None:
+    def __init__(self, max_waiting: int, events: EventStream | None = None) -> None:
         self._max_waiting = max_waiting
+        self.events = events
+        """What it can be resumed as, where the transport has that."""
         self._notices: deque[bytes] = deque()
         self._asks: deque[bytes] = deque()
         self._bytes = 0
@@ -79,6 +87,10 @@ class Standing:
 
     async def ask(self, message: bytes) -> None:
         """Add a question, or the end of one: never dropped, as their number is bounded by the session."""
+        self.put_ask(message)
+
+    def put_ask(self, message: bytes) -> None:
+        """See `ask`, which is what whoever sends one awaits."""
         self._asks.append(message)
         self._arrived.set()
 
@@ -101,6 +113,10 @@ class Standing:
     def unsent(self) -> list[bytes]:
         """The notifications that never were on their way."""
         return list(self._notices)
+
+    def unasked(self) -> list[bytes]:
+        """The questions that never were on their way."""
+        return list(self._asks)
 
     def close(self) -> None:
         """End the stream once what waits is sent."""
@@ -149,8 +165,11 @@ class Session:
     __slots__ = (
         "_ask_ids",
         "_asks",
+        "_events",
+        "_graces",
         "_loop",
         "_max_asks",
+        "_settings",
         "caller",
         "calls",
         "client",
@@ -170,6 +189,7 @@ class Session:
         client: Client,
         max_asks: int,
         loop: asyncio.AbstractEventLoop,
+        settings: SessionSettings = DEFAULTS,
     ) -> None:
         self.id = session_id
         self.route = route
@@ -185,6 +205,9 @@ class Session:
         self._asks: dict[int, Ask] = {}
         self._ask_ids = itertools.count(1)
         self._max_asks = max_asks
+        self._settings = settings
+        self._events: EventLog | None = None
+        self._graces: dict[EventStream, asyncio.TimerHandle] = {}
 
     def now(self) -> float:
         """The time that `last_active_at` is measured in, in seconds."""
@@ -198,15 +221,92 @@ class Session:
         """A standing stream is open."""
         self.streams.append(stream)
 
-    def leave(self, stream: Standing) -> None:
-        """A standing stream has ended: its questions are withdrawn, what it did not send goes to another."""
+    def leave(self, stream: Standing, *, can_return: bool = True) -> None:
+        """A standing stream has ended. Notifications it did not send go to another one; where there is none, and with
+        its questions, they wait for the client to resume it. One that cannot be resumed takes its questions along."""
         self.streams.remove(stream)
-        self.withdraw(stream)
-        other = self._stream()
-        if other is not None:
-            for message in stream.unsent():
+        events, other = stream.events, self._stream()
+        if events is None:
+            self.withdraw(stream)
+        elif not events.is_attached:
+            self._part(events, can_return)
+        for message in stream.unsent():
+            if other is not None:
                 other.put(message)
+            elif events is not None:
+                events.record(message)
+        if events is not None:
+            for message in stream.unasked():
+                if events.is_attached and other is not None:
+                    other.put_ask(message)
+                else:
+                    events.record(message)
         self.last_active_at = self.now()
+
+    def open(self, *, is_standing: bool = False) -> EventStream:
+        """A new stream that can be resumed. The first one of a session makes its log."""
+        events = self._events
+        if events is None:
+            events = self._events = EventLog(self._settings.max_events, self._settings.max_event_bytes)
+        return events.open(is_standing=is_standing)
+
+    def prime(self, stream: EventStream) -> bytes:
+        """What a new stream begins with: nothing for clients of revisions that do not know the priming event."""
+        return stream.prime(round(self._settings.retry_s * 1000)) if self.client.revision.has_priming else b""
+
+    def resume(self, last_event_id: str) -> tuple[EventStream, list[bytes]]:
+        """See EventLog.resume. Raises InvalidRequest."""
+        if self._events is None:
+            raise InvalidRequest("Last-Event-ID is unknown: that stream cannot be resumed")
+        return self._events.resume(last_event_id)
+
+    def attach(self, stream: EventStream, send: Send, end: Callable[[], object]) -> None:
+        """A connection reads that stream from now on."""
+        grace = self._graces.pop(stream, None)
+        if grace is not None:
+            grace.cancel()
+        stream.attach(send, end)
+
+    def detach(self, stream: EventStream, send: Send, *, can_return: bool = True) -> None:
+        """That connection is gone. Unless the client returns in time, what is asked on the stream is withdrawn."""
+        if stream.detach(send):
+            self._part(stream, can_return)
+
+    def finish(self, stream: EventStream) -> None:
+        """Nothing more comes on that stream."""
+        grace = self._graces.pop(stream, None)
+        if grace is not None:
+            grace.cancel()
+        stream.finish()
+
+    def is_near(self, stream: EventStream) -> bool:
+        """Whether the client reads a stream, or may be about to resume it."""
+        return stream.is_attached or stream in self._graces
+
+    def _part(self, stream: EventStream, can_return: bool) -> None:
+        former = self._graces.pop(stream, None)
+        if former is not None:
+            former.cancel()
+        if stream.is_done:
+            return
+        if can_return and self.state is not State.ENDED:
+            grace_s = self._settings.retry_s * GRACE_RETRIES
+            self._graces[stream] = self._loop.call_later(grace_s, self._give_up, stream)
+        else:
+            self._give_up(stream)
+
+    def _give_up(self, stream: EventStream) -> None:
+        """The client did not return in time. Should it still come, it finds its questions taken back."""
+        self._graces.pop(stream, None)
+        for told in self.withdraw(stream):
+            stream.record(told)
+
+    def _parted(self) -> EventStream | None:
+        """The standing stream that broke off last and may be resumed soon."""
+        for stream in reversed(self._graces):
+            if stream.is_standing and not stream.is_done:
+                return stream
+        return None
 
     def _stream(self) -> Standing | None:
         """The standing stream for what belongs to no call: the newest, as the older may be dead unnoticed."""
@@ -222,15 +322,22 @@ class Session:
     async def emit(self, method: str, params: Json) -> None:
         """See Reply.emit: a notification that belongs to no call. Without a stream there is nobody to tell."""
         stream = self._stream()
-        if stream is not None and (method != LOG_MESSAGE or is_loud(self.client.log_level, params)):
+        if method == LOG_MESSAGE and not is_loud(self.client.log_level, params):
+            return
+        if stream is not None:
             stream.put(jsonrpc.notification(method, params))
+        elif (parted := self._parted()) is not None:
+            parted.record(jsonrpc.notification(method, params))
 
     async def ask(self, method: str, params: Json) -> Result | Failure:
         """See Reply.ask: a question that belongs to no call. Raises Unanswered as well."""
         stream = self._stream()
-        if stream is None:
+        if stream is not None:
+            return await self.put(method, params, stream.ask, (stream.events or stream,))
+        parted = self._parted()
+        if parted is None:
             raise MissingCapability(f"{method}: the client has no stream open to be asked on", {})
-        return await self.put(method, params, stream.ask, (stream,))
+        return await self.put(method, params, parted.send, (parted,))
 
     async def put(self, method: str, params: Json, send: Send, owners: tuple[object, ...]) -> Result | Failure:
         """Put a question to the client, and await its answer, which comes in a POST of its own.
@@ -287,6 +394,9 @@ class Session:
             ask.fail(Unanswered("the session has ended"))
         for stream in self.streams:
             stream.close()
+        for grace in self._graces.values():
+            grace.cancel()
+        self._graces.clear()
 
 
 @final
@@ -317,7 +427,7 @@ class Sessions:
     def add(self, session_id: str, route: str, caller: Caller, client: Client) -> Session:
         """A session that begins."""
         loop = self._loop = self._loop or asyncio.get_running_loop()
-        session = Session(session_id, route, caller, client, self._settings.max_pending_asks, loop)
+        session = Session(session_id, route, caller, client, self._settings.max_pending_asks, loop, self._settings)
         self._by_id[session_id] = session
         if self._timer is None:
             self._timer = loop.call_later(self._sweep_s, self._sweep, loop)

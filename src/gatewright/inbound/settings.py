@@ -119,3 +119,12 @@ class Sessions:
     """Sessions in one process; the next `initialize` is answered 503. About 2 KB each, so some 200 MB at the most."""
     max_pending_asks: Annotated[int, Ge(1), Le(65_536)] = 64
     """Questions of backends (elicitation, sampling, roots) that one session may have open."""
+    max_events: Annotated[int, Ge(1), Le(1 << 20)] = 1_000
+    """Events of one session's streams that are kept so that a client whose connection broke can resume. The oldest go
+    first; a client that would miss one of them is told that it came too late."""
+    max_event_bytes: Annotated[int, Ge(1_024), Le(1 << 30)] = 1 << 20
+    """Their messages' bytes, by session: what one session's log may hold. A session on which nothing was streamed has
+    no log. An answer that is larger can be read once, and not resumed."""
+    retry_s: Annotated[float, Ge(0.001), Le(3_600)] = 1.0
+    """How long a client should wait before it resumes a stream that broke (`retry` of the first event, 2025-11-25). A
+    question on such a stream stays open for ten times as long."""

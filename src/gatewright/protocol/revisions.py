@@ -25,12 +25,14 @@ class Revision(msgspec.Struct, frozen=True, gc=False):
     has_result_type: bool = False
     """Results carry `resultType`, and cacheable ones `ttlMs` and `cacheScope`."""
     has_elicitation: bool = True
+    has_priming: bool = False
+    """Event streams begin with an event without data, which clients of older revisions cannot read (2025-11-25)."""
 
 
 HANDSHAKE_2024_11_05: Final = Revision("2024-11-05", "handshake", has_elicitation=False)
 HANDSHAKE_2025_03_26: Final = Revision("2025-03-26", "handshake", has_batches=True, has_elicitation=False)
 HANDSHAKE_2025_06_18: Final = Revision("2025-06-18", "handshake")
-HANDSHAKE_2025_11_25: Final = Revision("2025-11-25", "handshake")
+HANDSHAKE_2025_11_25: Final = Revision("2025-11-25", "handshake", has_priming=True)
 MODERN_2026_07_28: Final = Revision("2026-07-28", "modern", not_found_code=-32602, has_result_type=True)
 
 HANDSHAKE: Final = {
