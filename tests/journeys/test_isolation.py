@@ -60,6 +60,7 @@ class Asker:
         *notices, last = [message async for message in answer.messages()]
         self._tally["answers"] += 1
         self._tally["streams" if answer.is_stream else "json"] += 1
+        self._tally["wrong"] += bool(wire.stray)
         self._judge(nonce, notices, last)
 
     async def _abandon(self, wire: Wire) -> None:

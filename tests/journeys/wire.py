@@ -112,7 +112,8 @@ class Wire(asyncio.Protocol):
         self._transport: asyncio.Transport
         self._parser = httptools.HttpResponseParser(self)
         self._answer: Answer | None = None
-        self._name = b""
+        self.stray = b""
+        """What came although nothing was asked: bytes of another answer, or too many of one."""
         self.is_open = False
 
     @classmethod
@@ -127,7 +128,10 @@ class Wire(asyncio.Protocol):
         self.is_open = True
 
     def data_received(self, data: bytes) -> None:
-        self._parser.feed_data(data)
+        if self._answer is None:
+            self.stray += data
+        else:
+            self._parser.feed_data(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_open = False
