@@ -171,8 +171,8 @@ async def test_the_backend_is_told_what_the_client_can_answer(kind: str) -> None
 
 @pytest.mark.parametrize("kind", ["python", "http"])
 async def test_a_question_ends_when_the_client_leaves(kind: str) -> None:
-    """Nobody can answer it any more: the backend hears so at once, and the session has room for other questions."""
-    async with travelling_over(kind, "handshake") as (travel, box):
+    """And does not come back in time: the backend hears so, and the session has room for other questions."""
+    async with travelling_over(kind, "handshake", sessions=Sessions(retry_s=0.005)) as (travel, box):
         client = await travel.handshake("/mcp/box", {"elicitation": {}})
         answer = await client.post(called(client, "ask", method="elicitation/create"))
         assert await answer.event() is not None
