@@ -29,6 +29,8 @@ class Result(msgspec.Struct, frozen=True, gc=False):
     value: Json
     is_typed: bool = False
     """It is known to carry `resultType` (2026-07-28)."""
+    is_hinted: bool = False
+    """It is known to carry good caching hints as well."""
 
 
 class Failure(msgspec.Struct, frozen=True, gc=False):

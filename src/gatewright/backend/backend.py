@@ -11,6 +11,7 @@ import asyncio
 import itertools
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final, TypeVar, final
+from weakref import WeakValueDictionary
 
 import structlog
 from msgspec import Raw
@@ -19,7 +20,7 @@ from gatewright.backend.annotations import Annotations
 from gatewright.backend.base import Connector, Refused
 from gatewright.backend.eras import NOT_THIS_ERA, PROBE_S, Eras
 from gatewright.backend.eras import Offer as Offer
-from gatewright.backend.feed import Feed, Heard, Wants
+from gatewright.backend.feed import Feed, Heard, Listener, Wants
 from gatewright.backend.handshake import FEED_CALLER, HandshakeFace, NotThisEra
 from gatewright.backend.modern import GATEWAY_INFO, MODERN_ERRORS, ModernFace, Restarted, own_client
 from gatewright.backend.parking import Limits, Parking
@@ -82,6 +83,7 @@ class McpBackend:
         bounds = Limits(settings.max_parked, settings.max_parked_per_caller, settings.parked_s)
         self._parking = Parking(name, sealer, bounds, background)
         self.feed: Final = Feed(name, self, background)
+        self._feeds: WeakValueDictionary[str, Feed] = WeakValueDictionary()
         self._standing = Standing(self.feed, outlets, background)
         self._background = background
         self._learning = asyncio.Lock()
@@ -116,7 +118,8 @@ class McpBackend:
 
             outcome = await self._after(refused, era, generation, call.client, call.caller, again)
         if call.method == "tools/list" and isinstance(outcome, Result):
-            return Result(self.annotations.learn(outcome.value, is_first_page="cursor" not in params))
+            learnt = self.annotations.learn(outcome.value, is_first_page="cursor" not in params)
+            return Result(learnt, outcome.is_typed, outcome.is_hinted)
         return outcome
 
     async def _stood_in(self, call: Call, uri: str) -> Outcome:
@@ -183,16 +186,38 @@ class McpBackend:
         """The eras it is known to speak; none while nobody asked yet."""
         return [era for era, speaks in self._speaks.items() if speaks]
 
-    async def listen(self, wants: Wants, acknowledged: Callable[[Wants], None], announced: Heard) -> None:
-        """See Upstream.listen."""
+    async def join(self, client: Client, caller: Caller, wants: Wants, heard: Heard) -> tuple[Feed, Listener]:
+        """Listen on a modern client's behalf. In the modern era one feed serves all; in the handshake era what changes
+        is told in the session it concerns, so that one caller's clients of one kind share a feed. Raises BackendError.
+        """
+        era = await self._eras.of(client, caller)
+        if era == "modern" or self._settings.stateless:
+            return self.feed, await self.feed.join(wants, heard)
+        key = f"{bridge.fingerprint(bytes(client.capabilities))} {caller.subject}"
+        feed = self._feeds.get(key)
+        if feed is None:
+            feed = self._feeds[key] = Feed(self.name, Own(self, client, caller), self._background)
+        return feed, await feed.join(wants, heard)
+
+    async def listen(
+        self,
+        wants: Wants,
+        acknowledged: Callable[[Wants], None],
+        announced: Heard,
+        client: Client | None = None,
+        caller: Caller = FEED_CALLER,
+    ) -> None:
+        """See Upstream.listen. With a client, in that client's own session."""
 
         async def ask(era: Era) -> None:
             if era == "modern":
                 await self._modern.listen(wants, acknowledged, announced)
-            else:
+            elif client is None:
                 await self._handshake.listen(wants, acknowledged, announced)
+            else:
+                await self._handshake.listen(wants, acknowledged, announced, client, caller)
 
-        failure = await self._asked(own_client(GATEWAY_INFO), FEED_CALLER, ask)
+        failure = await self._asked(client or own_client(GATEWAY_INFO), caller, ask)
         if failure is not None:
             raise BackendUnavailable(f"{self.name} refused to be listened to: {failure.message[:200]}")
 
@@ -217,7 +242,8 @@ class McpBackend:
     async def aclose(self) -> None:
         """Close everything towards the backend."""
         self._parking.close()
-        self.feed.close()
+        for feed in (self.feed, *self._feeds.values()):
+            feed.close()
         await self._modern.aclose()
         await self._handshake.aclose()
         await self._connector.aclose()
@@ -300,3 +326,17 @@ class McpBackend:
             self._handshake.forget(client, caller)
         log.info("backend speaks another era than it did", backend=self.name, was=era)
         return self._eras.reset()
+
+
+@final
+class Own:
+    """A backend as one client's feed hears it."""
+
+    def __init__(self, backend: McpBackend, client: Client, caller: Caller) -> None:
+        self._backend = backend
+        self._client = client
+        self._caller = caller
+
+    async def listen(self, wants: Wants, acknowledged: Callable[[Wants], None], announced: Heard) -> None:
+        """See Upstream.listen."""
+        await self._backend.listen(wants, acknowledged, announced, self._client, self._caller)

@@ -156,13 +156,14 @@ def outcome_of(answer: Result | Failure) -> Outcome:
     value = bytes(answer.value)
     if not value.startswith(b"{"):
         raise ProtocolError("the result is not an object")
-    kind = "complete" if value.startswith(b'{"resultType":"complete"') else _head(value).resultType
+    head = _head(value)
+    kind = head.resultType
     if kind == "input_required":
         return InputRequired(value)
     if kind is UNSET:
         return Result(value)
     if kind in ("complete", "task"):
-        return Result(value, True)
+        return Result(value, True, _is_hinted(head))
     raise ProtocolError(f"the result has the unknown resultType {kind[:40]!r}")
 
 
@@ -173,7 +174,7 @@ def result_for(revision: Revision, row: Method | None, result: Result) -> Json:
     `outcome_of` would not have passed.
     """
     is_cacheable = row is not None and row.is_cacheable
-    if not revision.has_result_type or (result.is_typed and not is_cacheable):
+    if not revision.has_result_type or (result.is_typed and (result.is_hinted or not is_cacheable)):
         return result.value
     body = bytes(result.value)
     head = _head(body)
@@ -204,6 +205,14 @@ def failure_for(revision: Revision, failure: Failure, row: Method | None = None)
     if revision.has_result_type and (code == ELICITATION_BEFORE or (code in _RESERVED_CODES and code not in _DEFINED)):
         return Failure(-32603, failure.message, failure.data)
     return failure
+
+
+def _is_hinted(head: _Head) -> bool:
+    """Whether the caching hints are there and keep to the clause."""
+    ttl, scope = head.ttlMs, head.cacheScope
+    if isinstance(ttl, UnsetType) or isinstance(scope, UnsetType):
+        return False
+    return bytes(ttl).isdigit() and bytes(scope) in _SCOPES
 
 
 def _head(body: bytes) -> _Head:
