@@ -28,6 +28,7 @@ PROGRAMS = [*read(ROOT / "bench"), *read(ROOT / "fuzz")]
 BROAD_EXCEPTS = {
     "inbound.http": "the outermost edge: a bug ends one request, not the process",
     "background": "where work beside calls starts: a bug ends that work, not the gateway",
+    "inbound.stdio": "the edge of a host: a bug ends one message, and is logged under an id",
     "inbound.base": "the edge of a call: a bug ends that call, and is logged under an id",
     "backend.pipe": "a bug in a sink costs one notice, not everything that follows it on a shared wire",
     "backend.python": "the edge to server code that is not ours and may raise anything",

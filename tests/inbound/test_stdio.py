@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
+from gatewright.inbound.dialogue import Dialogue
+from gatewright.inbound.sessions import Sessions
 from gatewright.inbound.settings import Limits
+from gatewright.inbound.settings import Sessions as SessionSettings
+from gatewright.inbound.stdio import StdioFront, StdioHost
+from gatewright.routing.front import Front
 from journeys.local import LocalHost, at_home
 from journeys.toolbox import META, Toolbox
 from journeys.wire import soon
@@ -17,6 +24,7 @@ from protocol.json_corpus import ACCEPTED, REFUSED
 
 pytestmark = pytest.mark.anyio
 ERAS = ["modern", "handshake"]
+META_OF_ONE = {META + "protocolVersion": "2026-07-28", META + "clientCapabilities": {}}
 PIECES = (
     *(b'{"jsonrpc":"2.0",', b'"id":', b"1,", b'"x",', b"null,", b'"method":', b'"tools/call",', b'"ping",', b"[", b"]"),
     *(
@@ -372,6 +380,31 @@ async def test_a_host_that_does_not_read_is_not_read_either() -> None:
         await host.until(lambda one: len([it for it in host.said if "result" in it]) > sent)
 
 
+@pytest.mark.parametrize("method", ["initialize", "tools/list"])
+async def test_a_bug_ends_one_message_and_not_the_process(method: str) -> None:
+    """The host is told under an id, and served on."""
+
+    async def broken(*_: object) -> Any:
+        raise ZeroDivisionError("secret")
+
+    sessions = Sessions(SessionSettings(), lambda _: None)
+    dialogue = Dialogue(broken, cast("Front", SimpleNamespace(offer=broken, info=b"{}")))
+    front = StdioFront(broken, dialogue, sessions, Limits(), StdioHost(), drain_s=1.0)
+    (source, to_front), (from_front, sink) = os.pipe(), os.pipe()
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(front.serve(source, sink, lambda: None))
+        params = {"protocolVersion": "2025-11-25", "_meta": META_OF_ONE if method != "initialize" else {}}
+        asked = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+        os.write(to_front, json.dumps(asked).encode() + b'\n{"jsonrpc":"2.0","id":2,"method":"ping"}')
+        os.close(to_front)
+    with os.fdopen(from_front, "rb") as heard:
+        told = {one["id"]: one for one in map(json.loads, heard)}
+    assert told[1]["error"]["message"] == "Internal error"
+    assert set(told[1]["error"]["data"]) == {"errorId"}
+    assert told[2]["result"] == {}
+    assert not sessions
+
+
 # --- the end
 
 
@@ -422,6 +455,30 @@ async def test_a_question_that_nobody_can_answer_any_more_is_withdrawn() -> None
         await host.end()
 
 
+async def test_a_stopping_gateway_begins_nothing_and_takes_answers() -> None:
+    """A call that has asked may still be answered; a new one is refused."""
+    async with at_home({"box": Toolbox("box", "handshake")}, drain_s=60.0) as host:
+        host.capabilities = {"elicitation": {}}
+        await host.shake_hands()
+        own = host.call("box.ask", {"method": "elicitation/create", "params": {"message": "Who?"}}, era="handshake")
+        asked = await host.notice("elicitation/create")
+        host.gateway.stop()
+        while "error" not in (refused := await host.ask("tools/list", era="handshake")):
+            continue  # it had not stopped yet
+        assert refused["error"]["code"] == -31001
+        host.send({"jsonrpc": "2.0", "id": asked["id"], "result": {"action": "decline"}})
+        assert "result" in await host.answer(own)
+        await host.end()
+
+
+async def test_a_last_line_without_an_end_is_served() -> None:
+    """What a person pipes in by hand."""
+    async with at_home({"box": Toolbox("box")}) as host:
+        host.write(b'{"jsonrpc":"2.0","id":"p","method":"ping"}')
+        host.close_input()
+        assert (await host.answer("p"))["result"] == {}
+
+
 async def test_a_host_that_has_gone_is_not_waited_for() -> None:
     """Its output is closed as well: nobody would read the answer."""
     box = Toolbox("box")
@@ -441,5 +498,5 @@ def _release(key: str) -> dict[str, Any]:
     return {
         "name": "release",
         "arguments": {"key": key},
-        "_meta": {META + "protocolVersion": "2026-07-28", META + "clientCapabilities": {}},
+        "_meta": META_OF_ONE,
     }

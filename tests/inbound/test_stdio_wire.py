@@ -141,12 +141,12 @@ async def test_a_cancelled_sender_leaves_no_trace() -> None:
 
 @pytest.mark.anyio
 async def test_the_end_of_input_is_told_and_output_goes_on() -> None:
-    """A last line without an end is no message."""
+    """A last line without an end is a line too."""
     ends = await Ends().open()
     os.write(ends.to_wire, b"whole\nhalf")
     os.close(ends.to_wire)
     await ends.ears.until(lambda: ends.ears.ends == 1)
-    assert ends.ears.took == [b"whole"]
+    assert ends.ears.took == [b"whole", b"half"]
     await ends.wire.send(b"still")
     assert os.read(ends.from_wire, 100) == b"still\n"
     await ends.wire.close()

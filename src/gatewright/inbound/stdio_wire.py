@@ -174,7 +174,8 @@ class StdioWire:
             self._took(line)
 
     def source_ended(self) -> None:
-        """The host closed our input. A last line without an end is no message (basic/transports: newlines delimit)."""
+        """The host closed our input. What has no line end is a line too: cut off in the middle it would be no JSON."""
+        self.heard(b"\n")
         self._end()
 
     def sink_ended(self) -> None:
