@@ -266,8 +266,8 @@ async def answered(client: HandshakeClient) -> list[Json]:
 
 
 async def test_a_question_outside_calls_needs_a_stream() -> None:
-    """Without one the backend is refused at once; with one that closes, as soon as it does."""
-    async with travelling_over("python", "handshake") as (travel, box):
+    """Without one the backend is refused at once; with one that broke, once the client had time to resume it."""
+    async with travelling_over("python", "handshake", sessions=Sessions(retry_s=0.005)) as (travel, box):
         client = await travel.handshake("/mcp/box", {"roots": {}})
         await client.tool("ask_outside", method="roots/list")
         await box.until(lambda it: len(it.noted("answered")) == 1)
