@@ -392,3 +392,16 @@ async def test_streams_left_behind_are_bounded() -> None:
         assert len(session._events) == 8
         assert (await resumed(client, "20-0")).status == 200
         assert (await resumed(client, "2-0")).status == 400
+
+
+async def test_nothing_is_lost_between_the_break_and_its_discovery() -> None:
+    """From the moment the connection is gone, what is told waits for the resume."""
+    async with listening(content) as sides:
+        client = await sides.handshake()
+        [session] = sides.sessions._by_id.values()
+        first = await Stream(await client.listen()).primed()
+        [connection] = [one for one in sides.state.connections if one._current is not None]
+        connection._current.leave()
+        await session.emit(PROGRESS, b'{"progress":1}')
+        second = Stream(await resumed(client, first.last_id))
+        assert said([await second.next() or {}]) == [1]

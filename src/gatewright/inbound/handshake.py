@@ -200,17 +200,22 @@ class HandshakeSide:
         """Hold a standing stream until the client leaves or resumes it elsewhere, the session ends or the listener
         stops."""
         standing = Standing(self._max_queued_messages, stream)
-        responder.on_gone = responder.on_drain = standing.close
+
+        def left() -> None:
+            standing.close()
+            session.detach(stream, responder.send, can_return=not responder.is_draining)
+
         session.join(standing)
         session.attach(stream, responder.send, standing.close)
+        responder.on_gone, responder.on_drain = left, standing.close
         try:
             await responder.send(begin)  # before anything else: what is written is written before this waits
             while not responder.is_gone and (messages := await standing.take()) is not None:
                 for message in messages:
                     await stream.send(message)
         finally:
-            stream.detach(responder.send)
-            session.leave(standing, can_return=not responder.is_draining)
+            session.detach(stream, responder.send, can_return=not responder.is_draining)
+            session.leave(standing)
 
     async def _carry(self, session: Session, stream: EventStream, begin: bytes, responder: Responder) -> None:
         """Send what a request's stream missed, and what follows until its answer."""

@@ -221,15 +221,13 @@ class Session:
         """A standing stream is open."""
         self.streams.append(stream)
 
-    def leave(self, stream: Standing, *, can_return: bool = True) -> None:
-        """A standing stream has ended. Notifications it did not send go to another one; where there is none, and with
-        its questions, they wait for the client to resume it. One that cannot be resumed takes its questions along."""
+    def leave(self, stream: Standing) -> None:
+        """A standing stream has ended. Notifications it did not send go to another one; where there is none, they wait
+        for the client to resume it, as its questions do. One that cannot be resumed takes its questions along."""
         self.streams.remove(stream)
         events, other = stream.events, self._stream()
         if events is None:
             self.withdraw(stream)
-        elif not events.is_attached:
-            self._part(events, can_return)
         for message in stream.unsent():
             if other is not None:
                 other.put(message)
@@ -284,11 +282,6 @@ class Session:
         return stream.is_attached or stream in self._graces
 
     def _part(self, stream: EventStream, can_return: bool) -> None:
-        former = self._graces.pop(stream, None)
-        if former is not None:
-            former.cancel()
-        if stream.is_done:
-            return
         if can_return and self.state is not State.ENDED:
             grace_s = self._settings.retry_s * GRACE_RETRIES
             self._graces[stream] = self._loop.call_later(grace_s, self._give_up, stream)

@@ -124,7 +124,8 @@ class Sessions:
     first; a client that would miss one of them is told that it came too late."""
     max_event_bytes: Annotated[int, Ge(1_024), Le(1 << 30)] = 1 << 20
     """Their messages' bytes, by session: what one session's log may hold. A session on which nothing was streamed has
-    no log. An answer that is larger can be read once, and not resumed."""
+    no log, one on which something was 1.2 KB and 0.3 KB for each event besides: with the defaults 1.4 MB at the most.
+    An answer that is larger can be read once, and not resumed."""
     retry_s: Annotated[float, Ge(0.001), Le(3_600)] = 1.0
     """How long a client should wait before it resumes a stream that broke (`retry` of the first event, 2025-11-25). A
     question on such a stream stays open for ten times as long."""
