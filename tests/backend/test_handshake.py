@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +17,8 @@ from backend.mcp_server import World, backed, call_of, handshake_client, members
 from backend.raw_server import Peer, response, soon, until
 from gatewright.backend.backend import McpBackend
 from gatewright.backend.handshake import announceable, has_subscriptions
+from gatewright.backend.settings import BackendSettings
+from gatewright.backend.stdio import StdioConnector
 from gatewright.call import ANONYMOUS, Caller, Failure, Result
 from gatewright.errors import BackendError, BackendGarbage, BackendUnavailable
 from gatewright.protocol import jsonrpc
@@ -83,6 +87,24 @@ async def test_a_clients_notification_goes_to_its_own_session() -> None:
         await soon(backend.tell(handshake_client("c1"), message))
         assert world.server.heard[-1].message["method"] == "notifications/roots/list_changed"
         assert world.server.heard[-1].headers["mcp-session-id"] == "s1"
+
+
+async def test_sessions_that_nobody_uses_make_room(tmp_path: Path) -> None:
+    """Any number of capability sets over programs, of which only so many may run: the idle ones go, oldest first."""
+    eras = tmp_path / "eras"
+    eras.write_text("handshake")
+    args = (str(Path(__file__).parent / "era_child.py"), str(eras))
+    settings = {"command": sys.executable, "args": args, "max_children": 8, "era": "handshake"}
+    async with backed("handshake") as (world, _), asyncio.TaskGroup() as tasks:
+        connector = StdioConnector("b", BackendSettings(**settings), tasks)  # type: ignore[arg-type]
+        backend = world.backend(connector, **settings)
+        busy = members(await soon(backend(call_of(modern_client(b'{"n":0}')))))["pid"]
+        for number in range(1, 12):
+            await soon(backend(call_of(modern_client(b'{"n":0}'))))
+            await soon(backend(call_of(modern_client(b'{"n":%d}' % number))))
+        await until(lambda: len(connector.pids()) == 4)
+        assert members(await soon(backend(call_of(modern_client(b'{"n":0}')))))["pid"] == busy
+        await soon(backend.aclose())
 
 
 # --- opening

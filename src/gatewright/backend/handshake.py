@@ -36,6 +36,10 @@ FEED_CALLER: Final = Caller("gatewright feed")
 FEED_CLIENT: Final = Client(handshake.OFFERED, b'{"name":"gatewright","version":"1"}', b"{}")
 LOOK_S: Final = 2.0
 """How often it is looked whether the feed's session is still there; pipes die without a word."""
+POOLED: Final = "pool "
+"""How the keys of sessions begin that belong to no client session."""
+MAX_POOLED: Final = 1024
+"""Of these, how many stay open at one backend; where each is a process, half of those that may run."""
 MAX_ENDED: Final = 4096
 """Client sessions remembered after their end: more than end while one call runs."""
 UNSUBSCRIBE_S: Final = 2.0
@@ -54,7 +58,8 @@ class NotThisEra(BackendError):
 class BackendSession:
     """One session with the backend: its link, and what the backend said of itself."""
 
-    __slots__ = ("claims", "ended", "link", "listeners", "result", "revision", "sink", "subscribed", "subscribing")
+    __slots__ = ("calls", "claims", "ended", "link", "listeners", "result", "revision", "sink", "subscribed",
+                 "subscribing", "used")  # fmt: skip
 
     def __init__(self, link: Link, sink: SessionSink, revision: Revision, result: handshake.InitializeResult) -> None:
         self.link = link
@@ -65,6 +70,10 @@ class BackendSession:
         """Its calls, where questions do not say which they belong to."""
         self.ended = asyncio.Event()
         """It is known to be over."""
+        self.calls = 0
+        """Calls and requests that run in it."""
+        self.used = 0
+        """When the last of them ended: a number that grows with every use of any session."""
         self.listeners = 0
         """Streams of the feed that listen in it."""
         self.subscribed: Counter[str] = Counter()
@@ -99,6 +108,8 @@ class HandshakeFace:
         """Unique among all that shares the connector's connections: an answer that a broken backend puts on the wrong
         connection has an id that nobody waits for there."""
         self._connector = connector
+        self._max_pooled = max(1, settings.max_children // 2) if connector.is_shared_wire else MAX_POOLED
+        self._uses = itertools.count(1)
         self._is_stateless = settings.stateless
         self._outlets = outlets
         self._start = start
@@ -122,9 +133,10 @@ class HandshakeFace:
 
     async def _exclusive(self, key: str, call: Call, params: Params) -> Outcome:
         # Questions on a shared wire do not say which call they belong to: such a call has a session to itself.
+        # The first is the one that everything else of this client goes to: what a call changes in a child shows there.
         number = self._lease(key)
         try:
-            return await self._call(f"{key} #{number}", call, params)
+            return await self._call(key if number == 1 else f"{key} #{number}", call, params)
         finally:
             self._leases[key].add(number)
 
@@ -132,16 +144,24 @@ class HandshakeFace:
         session = self._sessions.get(key)
         if session is None or not session.link.is_open:
             session = await self._session(key, call.client)
+        session.calls += 1
         try:
             return self._outcome(await self._exchange(session, call, params))
         except SessionLost:
             self._drop(session)
+            session.calls -= 1
             session = await self._session(key, call.client)
+            session.calls += 1
             return self._outcome(await self._exchange(session, call, params))
+        finally:
+            session.calls -= 1
+            session.used = next(self._uses)
 
     def _is_exclusive(self, call: Call) -> bool:
         """Whether the call may be asked something, in a session that others use too, over a wire that cannot tell."""
         if not self._has_asked or call.client.session or self._is_stateless:
+            return False
+        if call.row is not None and not call.row.may_ask:
             return False
         return bridge.has_asks(bytes(call.client.capabilities))
 
@@ -167,7 +187,12 @@ class HandshakeFace:
     async def _requested(self, session: BackendSession, method: str, params: Params) -> Result | Failure:
         token = next(self._ids)
         carried = bridge.handshake_params(params, bridge.meta_of(params), token)
-        return await session.link.exchange(Request(token, method, carried, is_retry_safe=True), session.sink)
+        session.calls += 1
+        try:
+            return await session.link.exchange(Request(token, method, carried, is_retry_safe=True), session.sink)
+        finally:
+            session.calls -= 1
+            session.used = next(self._uses)
 
     async def session(self, client: Client, caller: Caller) -> BackendSession:
         """The backend session for a client: the open one, or a new one, opened once however many calls wait for it."""
@@ -188,9 +213,18 @@ class HandshakeFace:
                 raise BackendUnavailable(f"{self._name} is being closed")
         return await asyncio.shield(opening)
 
-    async def listen(self, wants: Wants, acknowledged: Callable[[Wants], None], announced: Heard) -> None:
-        """See Upstream.listen: a session of the feed's own, with its standing stream and resource subscriptions."""
-        session = await self.session(FEED_CLIENT, FEED_CALLER)
+    async def listen(
+        self,
+        wants: Wants,
+        acknowledged: Callable[[Wants], None],
+        announced: Heard,
+        client: Client = FEED_CLIENT,
+        caller: Caller = FEED_CALLER,
+    ) -> None:
+        """See Upstream.listen: the session of this client, with its standing stream and resource subscriptions. Many
+        servers tell what a session changed in that session only, and a child process knows nothing of its siblings.
+        Without a client it is a session of the feed's own, which ends with it."""
+        session = await self.session(client, caller)
 
         def heard(method: str, params: Params) -> None:
             if method in wants.lists or (wants.uris and method == RESOURCE_UPDATED):
@@ -219,7 +253,7 @@ class HandshakeFace:
                 session.sink.ears.remove(ear)
             session.listeners -= 1
             session.subscribed.subtract(wants.uris)
-            self._start(self._left(session, wants.uris))
+            self._start(self._left(session, wants.uris, is_own=client is FEED_CLIENT))
 
     async def _subscribe(self, session: BackendSession, uris: frozenset[str]) -> frozenset[str]:
         """Subscribe to resources. Returns those that the backend agreed to."""
@@ -228,8 +262,8 @@ class HandshakeFace:
         async with session.subscribing:
             return frozenset([uri for uri in sorted(uris) if await self._is_done(session, "resources/subscribe", uri)])
 
-    async def _left(self, session: BackendSession, uris: frozenset[str]) -> None:
-        """A stream of the feed has gone: unsubscribe from what nobody wants, end the session when nobody listens."""
+    async def _left(self, session: BackendSession, uris: frozenset[str], *, is_own: bool) -> None:
+        """A stream of the feed has gone: unsubscribe from what nobody wants, and end its own session."""
         if has_subscriptions(session.result.capabilities):
             with contextlib.suppress(BackendError, TimeoutError):
                 async with asyncio.timeout(UNSUBSCRIBE_S), session.subscribing:
@@ -237,7 +271,7 @@ class HandshakeFace:
                         if session.subscribed[uri] <= 0 and session.link.is_open:
                             del session.subscribed[uri]
                             await self._is_done(session, "resources/unsubscribe", uri)
-        if session.listeners == 0 and not self._is_stateless:
+        if is_own and session.listeners == 0 and not self._is_stateless:
             self._drop(session)
 
     async def _is_done(self, session: BackendSession, method: str, uri: str) -> bool:
@@ -299,12 +333,13 @@ class HandshakeFace:
             return "all"
         if client.session:
             return f"session {client.session}"
-        return f"pool {bridge.fingerprint(bytes(client.capabilities))} {caller.subject}"
+        return f"{POOLED}{bridge.fingerprint(bytes(client.capabilities))} {caller.subject}"
 
     async def _open(self, key: str, client: Client, opened: asyncio.Future[BackendSession]) -> None:
         """Open a session and tell everybody who waits. Runs on its own, so that one waiter's cancel harms no other."""
         session: BackendSession | None = None
         error: BackendError = BackendUnavailable(f"{self._name} is being closed")
+        self._make_room(key)
         try:
             async with asyncio.timeout(OPEN_S):
                 session = await self._initialize(client)
@@ -326,6 +361,16 @@ class HandshakeFace:
                 self._start(self._carried(session))
             else:
                 self._start(session.link.aclose())
+
+    def _make_room(self, key: str) -> None:
+        """Sessions that callers share are many when callers and their capabilities are: the one that nobody used for
+        longest makes room for the next. One that is in use never does."""
+        if not key.startswith(POOLED):
+            return
+        pooled = [session for held, session in self._sessions.items() if held.startswith(POOLED)]
+        idle = [session for session in pooled if not session.calls and not session.listeners]
+        if idle and len(pooled) >= self._max_pooled:
+            self._drop(min(idle, key=lambda session: session.used))
 
     async def _carried(self, session: BackendSession) -> None:
         """Carry what the backend says in a session outside calls, and notice when that shows that it is gone."""
