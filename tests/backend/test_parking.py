@@ -32,10 +32,12 @@ class Ear:
 
     def __init__(self) -> None:
         self.seen: list[str] = []
+        self.tokens: list[object] = []
 
     async def emit(self, method: str, params: Json) -> None:
         """Remember it."""
         self.seen.append(method)
+        self.tokens.append(json.loads(bytes(params)).get("progressToken"))
 
     async def ask(self, method: str, params: Json) -> Result | Failure:
         """A modern client is never asked by requests."""
@@ -111,6 +113,7 @@ def a_call(
     return Call(
         method=method,
         row=METHODS[method],
+        meta={key: Raw(json.dumps(value).encode()) for key, value in more.get("_meta", {}).items()},
         params={**params, **{key: Raw(json.dumps(value).encode()) for key, value in more.items()}},
         name="t",
         client=Client(MODERN_2026_07_28, b"{}", capabilities),
@@ -282,6 +285,24 @@ async def test_notices_reach_the_request_that_stands_for_the_call() -> None:
         await parked[0].emit("notifications/progress", b"{}")
         await lot.make(a_call(client=second, **answered(requests, state)), body)
         assert (first.seen, second.seen) == (["notifications/progress"], ["notifications/message"])
+
+
+async def test_progress_after_an_answer_comes_under_the_retrys_token() -> None:
+    """Each request has a token of its own, or none: then there is no progress to tell."""
+    ears = [Ear(), Ear(), Ear()]
+    async with a_lot() as lot:
+
+        async def body(reply: Parked) -> Outcome:
+            for step in (b"1", b"2", b"3"):
+                await reply.emit("notifications/progress", b'{"progressToken":"a","progress":%b}' % step)
+                if step != b"3":
+                    await lot.ask(reply)
+            return DONE
+
+        first = await lot.make(a_call(client=ears[0], _meta={"progressToken": "a"}), body)
+        second = await lot.make(a_call(client=ears[1], _meta={"progressToken": 7}, **answered(*asked(first))), body)
+        assert await lot.make(a_call(client=ears[2], **answered(*asked(second))), body) is DONE
+        assert [ear.tokens for ear in ears] == [["a"], [7], []]
 
 
 @pytest.mark.parametrize(

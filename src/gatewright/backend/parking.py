@@ -20,7 +20,9 @@ import structlog
 
 from gatewright.call import Call, Failure, InputRequired, Json, Outcome, Result
 from gatewright.errors import GatewayError, InvalidParams, MissingCapability, Overloaded, ProtocolError
-from gatewright.protocol import questions, sealed
+from gatewright.protocol import bridge, jsonrpc, questions, sealed
+from gatewright.protocol.methods import PROGRESS
+from gatewright.protocol.modern import PROGRESS_KEY
 from gatewright.protocol.questions import Question
 
 if TYPE_CHECKING:
@@ -84,11 +86,18 @@ class Parked:
         self._numbers = 0
 
     async def emit(self, method: str, params: Json) -> None:
-        """See Reply.emit: on the request that stands for the call now; while none does, there is nobody to tell."""
+        """See Reply.emit: on the request that stands for the call now, progress under that one's token; while none
+        does, there is nobody to tell."""
         current = self.current
-        if current is not None:
-            current.heard_at = asyncio.get_running_loop().time()
-            await current.reply.emit(method, params)
+        if current is None:
+            return
+        current.heard_at = asyncio.get_running_loop().time()
+        if method == PROGRESS and current is not self.call:
+            token = current.meta.get(PROGRESS_KEY)
+            if token is None:
+                return
+            params = bridge.retokened(jsonrpc.members(params), token)
+        await current.reply.emit(method, params)
 
     async def ask(self, method: str, params: Json) -> Result | Failure:
         """See Reply.ask: wait until a retry brings the answer."""

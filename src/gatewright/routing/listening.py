@@ -13,7 +13,7 @@ from typing import Final, final
 import structlog
 
 from gatewright.backend.backend import McpBackend
-from gatewright.backend.feed import Listener, Wants
+from gatewright.backend.feed import Feed, Listener, Wants
 from gatewright.call import Call, Outcome, Params
 from gatewright.errors import BackendError, GatewayError, InvalidParams
 from gatewright.protocol import jsonrpc, subscriptions
@@ -45,7 +45,7 @@ class Listening:
         wants = Wants(*subscriptions.read_filter(wanted))
         waiting = Waiting()
         leave: Callable[[], None] = _nothing
-        joined: list[tuple[McpBackend, Listener]] = []  # filled one by one: what joined is left, whenever this ends
+        joined: list[tuple[Feed, Listener]] = []  # filled one by one: what joined is left, whenever this ends
         try:
             plan = await self._plan(call, wants)
             await asyncio.gather(*(self._join(call, backend, part, waiting, joined) for backend, part in plan))
@@ -56,8 +56,8 @@ class Listening:
                     await call.reply.emit(method, jsonrpc.encode(params))
         finally:
             leave()
-            for backend, listener in joined:
-                backend.feed.leave(listener)
+            for feed, listener in joined:
+                feed.leave(listener)
 
     async def _plan(self, call: Call, wants: Wants) -> list[tuple[McpBackend, Wants]]:
         """Which backend is to be asked for what: lists of every one, each resource of the one that has it."""
@@ -78,7 +78,7 @@ class Listening:
         backend: McpBackend,
         wants: Wants,
         waiting: Waiting,
-        joined: list[tuple[McpBackend, Listener]],
+        joined: list[tuple[Feed, Listener]],
     ) -> None:
         def heard(method: str, params: Params) -> None:
             if method in LIST_CHANGED:
@@ -88,7 +88,7 @@ class Listening:
         if not wants:
             return
         try:
-            joined.append((backend, await backend.feed.join(wants, heard)))
+            joined.append(await backend.join(call.client, call.caller, wants, heard))
         except BackendError as error:
             if call.route:
                 raise
