@@ -49,6 +49,10 @@ _decode_tool: Final = msgspec.json.Decoder(_Tool).decode
 _decode_named: Final = msgspec.json.Decoder(_Named).decode
 
 
+MAX_REMEMBERED_BYTES: Final = 1 << 20
+"""A longer list is looked through each time."""
+
+
 @final
 class Annotations:
     """The annotated tools of one backend. Empty until a list was seen."""
@@ -57,6 +61,8 @@ class Annotations:
         self._backend = backend
         self._by_tool: dict[str, ParamHeaders] = {}
         self._is_stale = False
+        self._unannotated = b""
+        """The last list without annotations: the same list again, as it is most often, needs no second look."""
         self.is_known = False
 
     def forget(self) -> None:
@@ -68,6 +74,8 @@ class Annotations:
         """Read a tools/list result. Returns it without the tools whose annotations are invalid. Raises BackendGarbage
         when it is none, and then nothing was learnt."""
         body = bytes(listed)
+        if self.is_known and body == self._unannotated:
+            return body
         result: dict[str, Raw] = {}
         tools: list[Raw] = []
         if self._by_tool or headers.mentions_param_headers(body):
@@ -80,6 +88,8 @@ class Annotations:
             self._by_tool = {}
             self._is_stale = False
         self.is_known = True
+        if not tools and len(body) <= MAX_REMEMBERED_BYTES:
+            self._unannotated = body
         kept = [tool for tool in tools if self._learn_tool(tool)]
         if len(kept) == len(tools):
             return body

@@ -152,10 +152,12 @@ class HttpProtocol(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._state != _OPEN:
             return
-        if self._current is not None or self._waiting or (len(data) > _MANY_BYTES and data.count(b" HTTP/1.") > 1):
+        reader = self._reader
+        size = len(data)
+        is_long = size > _MANY_BYTES and size > reader.body_left  # else it is all of one body
+        if self._current is not None or self._waiting or (is_long and data.count(b" HTTP/1.") > 1):
             self._feed_sparingly(data)
             return
-        reader = self._reader
         try:
             reader.feed(data)
         except Refusal as refusal:
