@@ -1,8 +1,8 @@
 """Real clients that start `gatewright stdio` and `gatewright connect`, as hosts do, with real servers behind.
 
 The same scenarios as over HTTP: lists, calls, progress, logging, questions, cancellation, subscriptions. Each client
-runs once over four targets: a file with one server per kind of backend, one backend of it with its names as they are,
-a bridge to a running gateway, and a bridge to a server without one.
+runs once over all targets: a file with one server per kind of backend, one backend of it with its names as they are,
+a bridge to a running gateway, and bridges to servers without one.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.interop, pytest.mark.timeout(300)]
 
 BEHIND = ("modern", "handshake", "sse", "stdio", "stdio-modern", "inproc")
 """Servers of each era over each transport: HTTP, HTTP+SSE, a child's pipes, in process."""
-TARGETS = ("file", "one", "connect-gateway", "connect-server")
+TARGETS = ("file", "one", "connect-gateway", "connect-server", "connect-sse")
 COMMAND = str(Path(sys.executable).parent / "gatewright")
 
 
@@ -42,7 +42,7 @@ def outcomes() -> dict[str, Outcomes]:
 
 
 def targets(client: ClientCell, file: Path, urls: dict[str, str], gateway: str) -> list[dict[str, Any]]:
-    """The four targets of one client."""
+    """The targets of one client."""
     servers = {server.name: server for server in SERVERS}
 
     def started(name: str, arguments: list[str], scenarios: list[dict[str, Any]]) -> dict[str, Any]:
@@ -65,6 +65,7 @@ def targets(client: ClientCell, file: Path, urls: dict[str, str], gateway: str) 
         started("one", ["stdio", str(file), "--backend", "stdio"], keyed("one", "stdio")),
         started("connect-gateway", ["connect", f"{gateway}/mcp/both"], keyed("gateway", "both")),
         started("connect-server", ["connect", urls["both"]], keyed("server", "both")),
+        started("connect-sse", ["connect", urls["sse"], "--sse"], keyed("sse", "sse")),
     ]
 
 
