@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import socket
 import ssl
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from typing_extensions import override
 
 from backend.raw_server import Peer, response, serving, soon, until
 from gatewright.backend.address import Address
@@ -168,3 +170,20 @@ async def test_an_unknown_host_is_unavailable() -> None:
     """Names under .invalid never exist (RFC 6761)."""
     with pytest.raises(BackendUnavailable):
         await soon(Origin("nowhere.invalid", 80).open("b", asyncio.Protocol, 5.0))
+
+
+async def test_a_peer_that_vanishes_without_a_word_is_noticed() -> None:
+    """The kernel probes silent connections: a stream that stands would wait for ever."""
+    made: list[asyncio.BaseTransport] = []
+
+    class Noting(asyncio.Protocol):
+        @override
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            made.append(transport)
+
+    async with serving(polite) as server:
+        await soon(Origin("127.0.0.1", server.port).open("b", Noting, 5.0))
+        sock = made[0].get_extra_info("socket")
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        made[0].close()  # type: ignore[attr-defined]
