@@ -405,3 +405,26 @@ async def test_nothing_is_lost_between_the_break_and_its_discovery() -> None:
         await session.emit(PROGRESS, b'{"progress":1}')
         second = Stream(await resumed(client, first.last_id))
         assert said([await second.next() or {}]) == [1]
+
+
+async def test_what_nobody_came_back_for_is_let_go() -> None:
+    """Five minutes after the session was last used; while a stream or a call goes on it is kept."""
+    steps = Steps(1)
+    async with listening(steps) as sides:
+        client = await sides.handshake()
+        [session] = sides.sessions._by_id.values()
+        steps.free()
+        await Stream(await client.post(tool(client))).rest()
+        standing = await Stream(await client.listen()).primed()
+        for pause_s in (299, 301):
+            session.expire(session.last_active_at + pause_s)
+            assert len(session._events or ()) == 2
+        await broken(sides, standing)
+        async with asyncio.timeout(5):
+            while session.streams:
+                await asyncio.sleep(0)
+        session.expire(session.last_active_at + 299)
+        assert len(session._events or ()) == 2
+        session.expire(session.last_active_at + 301)
+        assert (await resumed(client, "1-0")).status == 400
+        assert (await resumed(client, standing.last_id)).status == 200

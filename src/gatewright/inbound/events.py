@@ -69,6 +69,15 @@ class EventLog:
         """A stream that is over and of which nothing is kept."""
         self._streams.pop(stream.number, None)
 
+    def clear(self) -> None:
+        """Keep no event any more. Streams that go on can be resumed by who missed nothing."""
+        for stream, _, _ in self._kept:
+            stream.kept = 0
+            if stream.is_done:
+                self.forget(stream)
+        self._kept.clear()
+        self._bytes = 0
+
     def keep(self, stream: EventStream, position: int, message: bytes) -> None:
         """Keep an event, and let the oldest go that the bounds have no room for."""
         self._kept.append((stream, position, message))

@@ -40,6 +40,9 @@ of the largest messages would be gigabytes."""
 GRACE_RETRIES: Final = 10
 """A client whose stream broke has this many times `retry_s` to resume it before its questions are taken for unanswered:
 room for a change of network and a few failed attempts, and short enough for the backend that waits."""
+EVENTS_KEPT_S: Final = 300.0
+"""What was streamed to a session that was silent for this long is not kept on: a client that lost its connection comes
+back within seconds, and 100,000 sessions that never will must not hold a full log each."""
 DEFAULTS: Final = SessionSettings()
 Send = Callable[[bytes], Awaitable[None]]
 log = structlog.get_logger("gatewright.sessions")
@@ -270,6 +273,16 @@ class Session:
         if stream.detach(send):
             self._part(stream, can_return)
 
+    def expire(self, now: float) -> None:
+        """Let go what was kept for a client that was silent too long and waits for nothing."""
+        if (
+            self._events is not None
+            and not self.calls
+            and not self.streams
+            and now > self.last_active_at + EVENTS_KEPT_S
+        ):
+            self._events.clear()
+
     def finish(self, stream: EventStream) -> None:
         """Nothing more comes on that stream."""
         grace = self._graces.pop(stream, None)
@@ -447,7 +460,10 @@ class Sessions:
             self._timer = None
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
-        oldest = loop.time() - self._settings.idle_s
+        now = loop.time()
+        oldest = now - self._settings.idle_s
+        for session in self._by_id.values():
+            session.expire(now)
         idle = [
             session
             for session in self._by_id.values()
