@@ -130,3 +130,11 @@ CLIENTS = (
 
 # (client, server, scenario) -> why it does not work even without a gateway. A gap that closes fails the direct test.
 DIRECT_GAPS: dict[tuple[str, str, str], str] = {}
+
+# (client's era, server, scenario) -> the clause that lets no gateway carry it
+FORBIDDEN: dict[tuple[str, str, str], str] = {
+    ("modern", "everything", "roots"): (
+        "The server asks for the roots when its session begins, outside of any call; a modern client can be asked only "
+        "by what answers one of its requests (2026-07-28, basic/patterns/mrtr, overview)."
+    ),
+}

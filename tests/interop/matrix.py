@@ -61,14 +61,7 @@ FORBIDDEN: dict[tuple[str, str], str] = {
 }
 
 # (client's era, backend, feature) -> what is missing
-OPEN: dict[tuple[str, str, str], str] = {
-    ("modern", "stdio", "resource subscription"): (
-        "The subscription is held by a child of its own, and what changes in the caller's child is not heard there."
-    ),
-    ("modern", "stdio", "list_changed"): (
-        "The change is announced by the caller's child; listeners hear the child that listens for all."
-    ),
-}
+OPEN: dict[tuple[str, str, str], str] = {}
 
 
 @dataclass(frozen=True)
