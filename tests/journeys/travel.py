@@ -91,6 +91,8 @@ async def travelling(backends: Mapping[str, Behind], **settings: Any) -> AsyncIt
     running = asyncio.get_running_loop().create_task(gateway.run(on_ready=ready.set_result))
     try:
         await asyncio.wait({running, ready}, timeout=5, return_when=asyncio.FIRST_COMPLETED)
+        if running.done():
+            running.result()
         assert ready.done(), "the gateway did not start"
         travel = Travel(gateway, int(ready.result().url.rpartition(":")[2]), running)
         try:
