@@ -221,7 +221,7 @@ class HttpConnection(asyncio.Protocol):
         headers = self._headers
         assert headers is not None
         status = self._parser.get_status_code()
-        if self._parser.get_http_version() not in ("1.1", "1.0"):
+        if not self._is_reused and self._parser.get_http_version() not in ("1.1", "1.0"):
             raise _Refused(f"the backend answered in HTTP version {self._parser.get_http_version()}")
         if status < 200:
             if status == 101 or status < 100:  # an upgrade was not asked for; below 100 there is nothing

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final, final
 
 import msgspec
@@ -210,10 +209,13 @@ class HttpLink:
 
     async def _batched(self, request: Request, response: HttpResponse, sink: Sink) -> Result | Failure:
         """The outcome in an array of messages (2025-03-26 only)."""
-        answer = None
+        answer: _Answer = None
         try:
             for message in _messages(response.body):
-                answer = await self._dispatch(message, sink, request.id) or answer
+                if message.method is not UNSET:
+                    await self._dispatch(message, message.method, sink)
+                elif message.id == request.id:
+                    answer = jsonrpc.answer_of(message)
         except ProtocolError as error:
             raise BackendGarbage(f"{self._name}: {error}") from error
         if answer is None:
@@ -223,13 +225,12 @@ class HttpLink:
     async def _streamed(self, request: Request, response: HttpResponse, sink: Sink) -> Result | Failure:
         """The outcome at the end of an event stream. In the handshake era a stream that broke off is resumed where the
         backend allows it; a modern one is lost with its request (2026-07-28, streamable-http)."""
-        is_resumable = self._is_handshake or request.method == _IS_ERA_NEUTRAL
-        resume = Resume()
+        resume = Resume() if self._is_handshake or request.method == _IS_ERA_NEUTRAL else None
         while True:
             answer = await self._pump(response, sink, resume, request.id)
             if answer is not None:
                 return answer
-            if not (is_resumable and resume.is_possible):
+            if resume is None or not resume.is_possible:
                 raise BackendGarbage(f"{self._name} ended its stream without an answer")
             response = await self._resumed(resume)
 
@@ -279,23 +280,29 @@ class HttpLink:
             await asyncio.sleep(resume.pause_s())
             resume.fruitless += 1
 
-    async def _pump(self, response: HttpResponse, sink: Sink, resume: Resume, awaited: int | None) -> _Answer:
+    async def _pump(self, response: HttpResponse, sink: Sink, resume: Resume | None, awaited: int | None) -> _Answer:
         """Carry a stream's messages to `sink` until the awaited answer or the end. Whatever ends it, the connection
         is free or closed after. A connection that died is an end: the caller knows whether it may be resumed."""
         bound = self._connector.max_event_bytes
         decoder = sse.Decoder(max_line_bytes=bound, max_event_bytes=bound)
+        stream = response.stream
+        assert stream is not None
         try:
-            while piece := await response.read():
+            while piece := await stream.read():
                 events = decoder.feed(piece)
-                resume.note(decoder)
+                if resume is not None:
+                    resume.note(decoder)
                 for event in events:
                     if not event.data or event.event != "message":
                         continue
-                    resume.fruitless = 0
+                    if resume is not None:
+                        resume.fruitless = 0
                     for message in _messages(event.data):
-                        answer = await self._dispatch(message, sink, awaited)
-                        if answer is not None:
-                            response.finish()
+                        if message.method is not UNSET:
+                            await self._dispatch(message, message.method, sink)
+                        elif awaited is not None and message.id == awaited:
+                            answer = jsonrpc.answer_of(message)
+                            stream.finish()
                             return answer
         except ProtocolError as error:
             response.abort()
@@ -307,17 +314,13 @@ class HttpLink:
             raise
         return None
 
-    async def _dispatch(self, message: jsonrpc.Message, sink: Sink, awaited: int | None) -> _Answer:
-        if message.method is UNSET:
-            if awaited is not None and message.id == awaited:
-                return jsonrpc.answer_of(message)
-            return None
+    async def _dispatch(self, message: jsonrpc.Message, method: str, sink: Sink) -> None:
+        """A message of the backend's own."""
         params = jsonrpc.NO_PARAMS if message.params is UNSET else message.params
         if message.id is UNSET:
-            await sink.notified(message.method, params)
+            await sink.notified(method, params)
         elif message.id is not None:
-            sink.asked(message.id, message.method, params)
-        return None
+            sink.asked(message.id, method, params)
 
     def _note_session(self, response: HttpResponse) -> None:
         session = response.headers.get(b"mcp-session-id")
@@ -380,17 +383,14 @@ class _Error(msgspec.Struct, frozen=True):
 _Answer = Result | Failure | None
 
 
-def _messages(data: bytes) -> Iterator[jsonrpc.Message]:
+def _messages(data: bytes) -> list[jsonrpc.Message]:
     """The message, or the messages of an array (2025-03-26 only). Raises ProtocolError."""
     if not data.startswith(b"["):
-        yield jsonrpc.decode(data)
-        return
+        return [jsonrpc.decode(data)]
     try:
-        batch = jsonrpc.decode_batch(data)
+        return [jsonrpc.decode(bytes(one)) for one in jsonrpc.decode_batch(data)]
     except ParseError as error:
         raise ProtocolError(error.message) from error
-    for one in batch:
-        yield jsonrpc.decode(bytes(one))
 
 
 def _is_visible(value: bytes) -> bool:

@@ -14,6 +14,7 @@ import msgspec
 
 from gatewright.errors import BackendGarbage
 
+EVENT_STREAM: Final = b"text/event-stream"
 PAUSE_BYTES: Final = 256 * 1024
 """A stream whose reader is this far behind is not read from the socket any more: back-pressure, not memory."""
 
@@ -132,4 +133,6 @@ class HttpResponse(msgspec.Struct):
 
 def is_event_stream(content_type: bytes) -> bool:
     """Whether a `Content-Type` says so, whatever its case and parameters (RFC 9110, 8.3.1)."""
-    return content_type.partition(b";")[0].strip().lower() == b"text/event-stream"
+    if content_type in (EVENT_STREAM, b"application/json"):  # as nearly everybody spells them
+        return content_type == EVENT_STREAM
+    return content_type.partition(b";")[0].strip().lower() == EVENT_STREAM

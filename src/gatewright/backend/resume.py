@@ -47,7 +47,7 @@ class Resume:
     def note(self, decoder: sse.Decoder) -> None:
         """Keep what the stream said."""
         event_id = decoder.last_event_id
-        if event_id:
+        if event_id:  # most streams have none
             encoded = event_id.encode()
             self._event_id = encoded if len(encoded) <= MAX_ID_BYTES else b""
         if decoder.retry_ms is not None:
