@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+import structlog
 
 from gatewright.backend.settings import BackendSettings
 from gatewright.call import Caller
@@ -53,6 +54,20 @@ async def test_what_is_missing_is_named() -> None:
         result = await place.result("prompts/list")
         assert [one["backend"] for one in result["_meta"][MISSING_KEY]] == ["down"]
         assert result["ttlMs"] == 0
+
+
+async def test_what_is_missing_is_logged_once() -> None:
+    """However many ask; and once more when it is there again."""
+    behind = boxes("a", "b")
+    behind["a"].broken.add("tools/list")
+    with structlog.testing.capture_logs() as logged:
+        async with placed(behind) as place:
+            for _ in range(5):
+                await place.result("tools/list")
+            behind["a"].broken.clear()
+            assert len((await place.result("tools/list"))["tools"]) == 2
+    said = [(one["event"], one["backend"]) for one in logged if one["event"].startswith("list ")]
+    assert said == [("list incomplete", "a"), ("list complete again", "a")]
 
 
 async def test_when_all_are_missing_there_is_no_list() -> None:

@@ -78,6 +78,32 @@ async def test_what_is_kept_is_bounded() -> None:
         assert len(place.listings._kept) == 2
 
 
+async def test_what_is_kept_is_bounded_in_bytes() -> None:
+    """Long lists push out others, and what is let go is not counted any more."""
+    box = Toolbox("box", "modern")
+    box.tool_meta = {"description": "x" * 1_000_000}
+    box.tools = [f"tool-{number}" for number in range(20)]
+    async with placed({"box": box}) as place:
+        for name in "abcde":
+            await read(place, Caller(name))
+        assert len(place.listings._kept) == 3
+        assert 60_000_000 < place.listings._bytes < 64 << 20
+        place.listings.changed("box", "", CHANGED)
+        assert place.listings._bytes == 0
+
+
+async def test_what_is_over_is_let_go() -> None:
+    """A list past its time is read anew."""
+    box = Toolbox("box", "modern")
+    box.hints = {"ttlMs": 1, "cacheScope": "private"}
+    async with placed({"box": box}) as place:
+        await read(place)
+        async with asyncio.timeout(5):
+            while box.noted("asked").count("tools/list") == 1:
+                await read(place)
+        assert len(place.listings._kept) <= 1
+
+
 async def test_a_change_makes_it_stale() -> None:
     """Its own lists, for every caller, and no other backend's or kind's."""
     box = Toolbox("box", "modern")

@@ -38,6 +38,13 @@ class Listing(msgspec.Struct, frozen=True):
     """The item objects, names prefixed, one for each key."""
     ttl_ms: int
     scope: Scope
+    known: frozenset[str] = frozenset()
+    """The keys, to look one up."""
+
+    @property
+    def size_bytes(self) -> int:
+        """About how much memory it takes."""
+        return sum(map(len, self.items)) + 200 * len(self.keys)
 
 
 @final
@@ -85,7 +92,7 @@ def listing(method: Method, pages: list[Page], prefix: str, default_ttl_ms: int)
     # A backend that offers none of a kind has no pages: that is worth remembering as long as anything without a hint.
     ttl_ms = min((default_ttl_ms if page.ttl_ms is None else page.ttl_ms for page in pages), default=default_ttl_ms)
     scope: Scope = "public" if all(page.scope == "public" for page in pages) else "private"
-    return Listing(tuple(keys), tuple(items), ttl_ms, scope)
+    return Listing(tuple(keys), tuple(items), ttl_ms, scope, frozenset(keys))
 
 
 def split(name: str, separator: str) -> tuple[str, str] | None:

@@ -48,6 +48,8 @@ class Fanout:
         self._cursors = cursors
         self._settings = settings
         self.bounds = bounds
+        self._missed: dict[tuple[str, str], str] = {}
+        """Why a list was missing when it was last asked for, by backend and method."""
 
     async def __call__(self, call: Call) -> Outcome:
         """A call that concerns all backends: a list, or what every one is told."""
@@ -68,7 +70,7 @@ class Fanout:
         """
         resources, missing = await self._read_all(call, METHODS["resources/list"])
         for name, found in resources.items():
-            if uri in found.keys:
+            if uri in found.known:
                 return self._backends[name]
         templates, without = await self._read_all(call, METHODS["resources/templates/list"])
         fitting = [
@@ -131,11 +133,18 @@ class Fanout:
         return found, missing
 
     async def _read(self, call: Call, method: Method, backend: McpBackend) -> Listing | str:
+        """One backend's list, or why it is missing: logged when that is new, and when it is over."""
+        key = (backend.name, method.name)
         try:
-            return await self._listings.read(backend, method, call.client, call.caller)
+            found = await self._listings.read(backend, method, call.client, call.caller)
         except BackendError as error:
-            log.warning("list incomplete", backend=backend.name, method=method.name, reason=error.message)
+            if self._missed.get(key) != error.message:
+                self._missed[key] = error.message
+                log.warning("list incomplete", backend=backend.name, method=method.name, reason=error.message)
             return error.message
+        if self._missed.pop(key, None) is not None:
+            log.info("list complete again", backend=backend.name, method=method.name)
+        return found
 
     async def _spread(self, call: Call, method: Method) -> Outcome:
         """Tell every backend that offers it. It is done when all that could be reached have answered."""

@@ -30,6 +30,8 @@ from gatewright.routing.settings import Routing
 
 UNHINTED_TTL_MS: Final = 5_000
 """A list without `ttlMs` (every handshake backend's) is read again after this, if no change notice came before."""
+MAX_KEPT_BYTES: Final = 64 << 20
+"""All cached lists together: a few hundred of the longest that hosts bear, and no burden to a process."""
 log = structlog.get_logger("gatewright.routing")
 
 NOTICE_OF: Final = {name: notice for notice, names in LIST_CHANGED.items() for name in names}
@@ -63,6 +65,7 @@ class Listings:
         self._settings = settings
         self._background = background
         self._kept: OrderedDict[Key, tuple[float, Listing]] = OrderedDict()
+        self._bytes = 0
         self._reading: dict[Key, Reading] = {}
         self._arrived: set[Arrived] = set()
 
@@ -74,15 +77,19 @@ class Listings:
     def changed(self, backend: str, session: str, method: str) -> None:
         """A backend said that lists changed: forget them, and what is being read of them."""
         stale = LIST_CHANGED[method]
-        for held in (self._kept, self._reading):
-            for key in [key for key in held if key[0] == backend and key[1] in stale]:
-                held.pop(key)
+        for key in [key for key in self._kept if key[0] == backend and key[1] in stale]:
+            self._drop(key)
+        for key in [key for key in self._reading if key[0] == backend and key[1] in stale]:
+            del self._reading[key]
 
     def kept(self, backend: str, method: Method, share: str, now: float) -> Listing | None:
         """The list that is kept for those who share it (see `sharing`), its lifetime what is left of it."""
         key = (backend, method.name, share)
         kept = self._kept.get(key)
-        if kept is None or kept[0] <= now:
+        if kept is None:
+            return None
+        if kept[0] <= now:
+            self._drop(key)
             return None
         self._kept.move_to_end(key)
         return msgspec.structs.replace(kept[1], ttl_ms=int((kept[0] - now) * 1000))
@@ -132,11 +139,19 @@ class Listings:
                         arrived(client.session, NOTICE_OF[method.name])
 
     def _keep(self, key: Key, found: Listing) -> None:
+        """Keep a list as long as it says, and let go what there is no room for: what was not used longest."""
         if not found.ttl_ms or not self._settings.max_cache_entries:
             return
+        self._drop(key)
         self._kept[key] = (asyncio.get_running_loop().time() + found.ttl_ms / 1000, found)
-        while len(self._kept) > self._settings.max_cache_entries:
-            self._kept.popitem(last=False)
+        self._bytes += found.size_bytes
+        while len(self._kept) > self._settings.max_cache_entries or self._bytes > MAX_KEPT_BYTES:
+            self._drop(next(iter(self._kept)))
+
+    def _drop(self, key: Key) -> None:
+        kept = self._kept.pop(key, None)
+        if kept is not None:
+            self._bytes -= kept[1].size_bytes
 
     async def _fetch(self, backend: McpBackend, method: Method, client: Client, caller: Caller) -> Listing:
         limit_s = max(backend.bounds.timeout_s, self._settings.list_timeout_s)
