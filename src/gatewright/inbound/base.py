@@ -8,6 +8,7 @@ is harmed. Sources: basic/index of every revision; basic/patterns/subscriptions 
 from __future__ import annotations
 
 import secrets
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -39,7 +40,7 @@ def internal(method: str) -> InternalError:
     return InternalError("Internal error", data={"errorId": error_id})
 
 
-class BaseReply:
+class BaseReply(ABC):
     """One request's reply. Subclasses say how a message is sent (`send`) and the answer is (`finish`)."""
 
     __slots__ = ("_least_level", "_request_id", "_revision", "_row")
@@ -50,13 +51,13 @@ class BaseReply:
         self._revision = revision
         self._least_level = None if log_level is None else LOG_LEVELS.index(bytes(log_level).decode().strip('"'))
 
+    @abstractmethod
     async def send(self, message: bytes) -> None:
         """Send the client one message that belongs to this request. Awaiting is back-pressure."""
-        raise NotImplementedError
 
+    @abstractmethod
     def finish(self, status: int, body: bytes) -> Awaitable[None]:
         """Send the answer: `status` is the HTTP status that says the same."""
-        raise NotImplementedError
 
     async def emit(self, method: str, params: Json) -> None:
         """See Reply.emit."""

@@ -8,6 +8,7 @@ cancels a call. Sources: basic/lifecycle, basic/utilities/{cancellation,ping}, s
 from __future__ import annotations
 
 import asyncio
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, final
 
@@ -41,9 +42,9 @@ class SessionRules(BaseReply):
     call: Call | None
     """The call it is the reply of, once there is one."""
 
+    @abstractmethod
     def channel(self) -> object | None:
         """What questions are asked on and stand and fall with; None when nothing can be asked any more."""
-        raise NotImplementedError
 
     @override
     async def emit(self, method: str, params: Json) -> None:
