@@ -622,3 +622,33 @@ async def test_an_answer_may_be_as_long_as_allowed() -> None:
         assert len(await answer(channel, b"x" * 100_000)) == 100_000
         assert isinstance(await outcome(channel.send(request(b"x" * 100_001))), BackendGarbage)
         assert await answer(channel, b"y") == b"y"
+
+
+async def test_damaged_answers_end_in_an_answer_or_an_error() -> None:
+    """Fifteen hundred answers with bytes changed, lost, doubled or put in, after a good one: nothing hangs, nothing
+    else is raised, and the next question gets its own answer."""
+    chance = random.Random(11)
+    good = [WHOLE, CHUNKED, stream_head() + chunk(b"data: 1\n\n") + chunk(b"")]
+
+    def damaged(data: bytes) -> bytes:
+        for _ in range(chance.randrange(1, 4)):
+            at = chance.randrange(len(data))
+            put = chance.choice([b"", bytes([chance.randrange(256)]), data[at : at + 9] * 2, b"\r\n", b"0", b": "])
+            data = data[:at] + put + data[at + chance.choice([0, 1, 1, 9]) :]
+        return data
+
+    async def talk(peer: Peer) -> None:
+        while (heard := await peer.hear()).body != b"damage":
+            peer.say(chance.choice(good) if heard.body == b"teach" else response(heard.body))
+        peer.say(damaged(chance.choice(good)))
+        await peer.writer.drain()
+
+    async with talking(talk, max_connections=2) as (_, channel):
+        for number in range(1500):
+            taught = await soon(channel.send(request(b"teach"), is_retry_safe=True))
+            taught.finish()
+            got = await outcome(channel.send(request(b"damage")))
+            if not isinstance(got, BackendGarbage):
+                got.abort()
+            body = b"%d" % number
+            assert (await soon(channel.send(request(body), is_retry_safe=True))).body == body

@@ -390,3 +390,39 @@ async def test_an_answer_to_an_ask_needs_no_free_connection() -> None:
         await sink.until(lambda it: len(it.asks) == 1)
         await soon(link.tell(jsonrpc.result(1, b"{}")))
         assert members(await soon(task)) == {"ok": True}
+
+
+@pytest.mark.parametrize("is_handshake", [False, True])
+@pytest.mark.parametrize("is_stream", [False, True])
+async def test_cancelling_at_any_turn_leaves_nothing_and_mixes_nothing_up(is_handshake: bool, is_stream: bool) -> None:
+    """Before the connection, before the answer, in the same turn, in the stream: the next call gets its own answer."""
+
+    async def talk(peer: Peer) -> None:
+        while True:
+            heard = await peer.hear()
+            if "id" not in heard.message:
+                peer.say(ACCEPTED)
+                continue
+            whole = result(heard.message["id"], mine=heard.message["id"])
+            if is_stream:
+                peer.say(stream_head(), event(note(1)))
+                await asyncio.sleep(0)
+                peer.say(event(whole), chunk(b""))
+            else:
+                peer.say(response(json.dumps(whole).encode()))
+
+    async with (
+        linked(talk, is_handshake=is_handshake, max_connections=2) as (server, link),
+        asyncio.TaskGroup() as tasks,
+    ):
+        for number in range(0, 300, 2):
+            task = tasks.create_task(link.exchange(request(number), Recorder()))
+            for _ in range(number // 10):
+                await asyncio.sleep(0)
+            task.cancel()
+            assert members(await soon(link.exchange(request(number + 1), Recorder())))["mine"] == number + 1
+            await asyncio.wait([task])
+            assert task.cancelled() or members(task.result())["mine"] == number
+        await until(lambda: len(server.open_peers) <= 4)
+        if not is_handshake:
+            assert all("id" in heard.message for heard in server.heard)
