@@ -172,6 +172,16 @@ async def test_an_unknown_host_is_unavailable() -> None:
         await soon(Origin("nowhere.invalid", 80).open("b", asyncio.Protocol, 5.0))
 
 
+@pytest.mark.parametrize("text", [None, "", "not a certificate"])
+def test_a_file_of_authorities_that_is_none_is_named(tmp_path: Path, text: str | None) -> None:
+    """Before anything is bound: whoever reads the message knows which key to mend."""
+    file = tmp_path / "ca.pem"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(OSError, match="tls_ca .*ca.pem"):
+        Address(BackendSettings(url="https://h/", tls_ca=str(file)))
+
+
 async def test_a_peer_that_vanishes_without_a_word_is_noticed() -> None:
     """The kernel probes silent connections: a stream that stands would wait for ever."""
     made: list[asyncio.BaseTransport] = []

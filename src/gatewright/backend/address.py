@@ -40,7 +40,10 @@ class Address:
 
 
 def _tls(settings: BackendSettings) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=settings.tls_ca)
+    try:
+        context = ssl.create_default_context(cafile=settings.tls_ca)
+    except OSError as error:  # also what is no PEM
+        raise OSError(f"tls_ca {settings.tls_ca} cannot be read as PEM: {error.strerror or error}") from error
     if not settings.tls_verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE

@@ -18,11 +18,11 @@ import httptools
 from typing_extensions import override
 
 from gatewright.backend.heads import KnownHead
-from gatewright.backend.origin import Origin as Origin
 from gatewright.backend.response import HttpResponse, HttpStream, is_event_stream
 from gatewright.errors import BackendGarbage, BackendUnavailable
 
 if TYPE_CHECKING:
+    from gatewright.backend.origin import Origin
     from gatewright.backend.settings import BackendSettings
 
 MAX_HEADERS: Final = 128
