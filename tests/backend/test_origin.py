@@ -178,7 +178,7 @@ def test_a_file_of_authorities_that_is_none_is_named(tmp_path: Path, text: str |
     file = tmp_path / "ca.pem"
     if text is not None:
         file.write_text(text)
-    with pytest.raises(OSError, match="tls_ca .*ca.pem"):
+    with pytest.raises(OSError, match=r"tls_ca .*ca\.pem"):
         Address(BackendSettings(url="https://h/", tls_ca=str(file)))
 
 
