@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatewright.errors import InvalidRequest
-from gatewright.inbound.events import EventLog, EventStream
+from gatewright.inbound.events import Budget, EventLog, EventStream
 from gatewright.protocol.sse import Decoder
 
 pytestmark = pytest.mark.anyio
@@ -37,7 +37,7 @@ async def said(stream: EventStream, *messages: bytes) -> None:
 
 async def test_a_resumed_stream_gets_what_it_missed_once_and_in_order() -> None:
     """Events before the break are not repeated, events while nobody read are not lost."""
-    log = EventLog(100, 10_000)
+    log = EventLog(100, 10_000, Budget(1 << 30))
     stream = log.open()
     first, second = Reader(), Reader()
     stream.attach(first.send, lambda: None)
@@ -56,7 +56,7 @@ async def test_a_resumed_stream_gets_what_it_missed_once_and_in_order() -> None:
 
 async def test_no_other_streams_messages_are_replayed() -> None:
     """S-24: an id names one stream, and only that one's events come back."""
-    log = EventLog(100, 10_000)
+    log = EventLog(100, 10_000, Budget(1 << 30))
     one, two = log.open(), log.open()
     await said(one, b"a1")
     await said(two, b"b1")
@@ -69,7 +69,7 @@ async def test_no_other_streams_messages_are_replayed() -> None:
 
 async def test_ids_are_unique_in_the_session() -> None:
     """S-24, over all streams."""
-    log = EventLog(100, 10_000)
+    log = EventLog(100, 10_000, Budget(1 << 30))
     reader = Reader()
     for _ in range(3):
         stream = log.open()
@@ -80,7 +80,7 @@ async def test_ids_are_unique_in_the_session() -> None:
 
 async def test_a_primed_stream_can_be_resumed_from_its_start() -> None:
     """S-25: the priming event carries an id, a retry and no data."""
-    log = EventLog(100, 10_000)
+    log = EventLog(100, 10_000, Budget(1 << 30))
     stream = log.open()
     decoder = Decoder()
     decoder.feed(stream.prime(1500))
@@ -95,7 +95,7 @@ async def test_a_primed_stream_can_be_resumed_from_its_start() -> None:
 )
 async def test_unknown_ids_are_refused(event_id: str) -> None:
     """Whatever a client sends, it gets its own stream or an error."""
-    log = EventLog(100, 10_000)
+    log = EventLog(100, 10_000, Budget(1 << 30))
     await said(log.open(), b"1")
     with pytest.raises(InvalidRequest, match="Last-Event-ID"):
         log.resume(event_id)
@@ -106,7 +106,7 @@ def test_the_log_is_bounded_and_never_replays_a_gap(
     max_events: int, max_bytes: int, sends: list[tuple[int, int]]
 ) -> None:
     """A resume gives all that came after, or an error: never some of it."""
-    log = EventLog(max_events, max_bytes)
+    log = EventLog(max_events, max_bytes, Budget(1 << 30))
     streams = [log.open() for _ in range(3)]
     sent: dict[int, list[bytes]] = {0: [], 1: [], 2: []}
     for place, (number, size) in enumerate(sends):
@@ -130,7 +130,7 @@ def test_the_log_is_bounded_and_never_replays_a_gap(
 
 async def test_streams_that_are_done_are_forgotten_with_their_events() -> None:
     """Nothing of a finished stream outlives its events."""
-    log = EventLog(2, 10_000)
+    log = EventLog(2, 10_000, Budget(1 << 30))
     stream = log.open()
     ended: list[bool] = []
     stream.attach(Reader().send, lambda: ended.append(True))
@@ -140,3 +140,21 @@ async def test_streams_that_are_done_are_forgotten_with_their_events() -> None:
     await said(log.open(), b"2", b"3", b"4")
     with pytest.raises(InvalidRequest):
         log.resume("1-0")
+
+
+async def test_all_logs_together_are_bounded() -> None:
+    """When the budget is used up a session loses its own oldest events, and gives back what it held when it ends."""
+    budget = Budget(100)
+    one, two = EventLog(100, 1_000, budget), EventLog(100, 1_000, budget)
+    first, second = one.open(), two.open()
+    await said(first, *[b"x" * 30] * 3)
+    await said(second, b"y" * 30)
+    assert budget.used <= 100
+    assert len(one.resume(f"{first.number}-0")[1]) == 3
+    with pytest.raises(InvalidRequest, match="too old"):
+        two.resume(f"{second.number}-0")
+    one.close()
+    await said(first, b"late")
+    assert budget.used == 0
+    await said(second, b"z" * 30)
+    assert budget.used == 30

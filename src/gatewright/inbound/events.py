@@ -24,12 +24,26 @@ End = Callable[[], object]
 
 
 @final
+class Budget:
+    """The bytes that the logs of all sessions may hold together. When they are used up, each new event costs its own
+    session its oldest ones, and nobody else's."""
+
+    __slots__ = ("max_bytes", "used")
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self.used = 0
+
+
+@final
 class EventLog:
     """The events of one session. `max_events` and `max_bytes` bound what is kept, over all its streams."""
 
-    __slots__ = ("_bytes", "_kept", "_max_bytes", "_max_events", "_opened", "_streams")
+    __slots__ = ("_budget", "_bytes", "_is_closed", "_kept", "_max_bytes", "_max_events", "_opened", "_streams")
 
-    def __init__(self, max_events: int, max_bytes: int) -> None:
+    def __init__(self, max_events: int, max_bytes: int, budget: Budget) -> None:
+        self._budget = budget
+        self._is_closed = False
         self._max_events = max_events
         self._max_bytes = max_bytes
         self._kept: deque[tuple[EventStream, int, bytes]] = deque()
@@ -76,17 +90,30 @@ class EventLog:
             if stream.is_done:
                 self.forget(stream)
         self._kept.clear()
+        self._budget.used -= self._bytes
         self._bytes = 0
+
+    def close(self) -> None:
+        """The session is over: nothing is kept any more, whatever is still sent."""
+        self._is_closed = True
+        self.clear()
 
     def keep(self, stream: EventStream, position: int, message: bytes) -> None:
         """Keep an event, and let the oldest go that the bounds have no room for."""
+        if self._is_closed:
+            return
+        budget = self._budget
         self._kept.append((stream, position, message))
         stream.kept += 1
         self._bytes += len(message)
-        while self._kept and (len(self._kept) > self._max_events or self._bytes > self._max_bytes):
+        budget.used += len(message)
+        while self._kept and (
+            len(self._kept) > self._max_events or self._bytes > self._max_bytes or budget.used > budget.max_bytes
+        ):
             gone, _, old = self._kept.popleft()
             gone.kept -= 1
             self._bytes -= len(old)
+            budget.used -= len(old)
             if gone.is_done and not gone.kept:
                 self.forget(gone)
 

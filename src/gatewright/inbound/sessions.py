@@ -21,7 +21,7 @@ import structlog
 
 from gatewright.call import Caller, Client, Failure, Json, Reply, Result
 from gatewright.errors import GatewayError, InvalidRequest, MissingCapability, Overloaded, UnknownSession
-from gatewright.inbound.events import EventLog, EventStream
+from gatewright.inbound.events import Budget, EventLog, EventStream
 from gatewright.inbound.settings import Sessions as SessionSettings
 from gatewright.protocol import jsonrpc
 from gatewright.protocol.handshake import Event, State, advance
@@ -168,6 +168,7 @@ class Session:
     __slots__ = (
         "_ask_ids",
         "_asks",
+        "_budget",
         "_events",
         "_graces",
         "_loop",
@@ -193,6 +194,7 @@ class Session:
         max_asks: int,
         loop: asyncio.AbstractEventLoop,
         settings: SessionSettings = DEFAULTS,
+        budget: Budget | None = None,
     ) -> None:
         self.id = session_id
         self.route = route
@@ -209,6 +211,7 @@ class Session:
         self._ask_ids = itertools.count(1)
         self._max_asks = max_asks
         self._settings = settings
+        self._budget = Budget(settings.max_event_bytes_total) if budget is None else budget
         self._events: EventLog | None = None
         self._graces: dict[EventStream, asyncio.TimerHandle] = {}
 
@@ -248,7 +251,8 @@ class Session:
         """A new stream that can be resumed. The first one of a session makes its log."""
         events = self._events
         if events is None:
-            events = self._events = EventLog(self._settings.max_events, self._settings.max_event_bytes)
+            settings = self._settings
+            events = self._events = EventLog(settings.max_events, settings.max_event_bytes, self._budget)
         return events.open(is_standing=is_standing)
 
     def prime(self, stream: EventStream) -> bytes:
@@ -403,6 +407,8 @@ class Session:
         for grace in self._graces.values():
             grace.cancel()
         self._graces.clear()
+        if self._events is not None:
+            self._events.close()
 
 
 @final
@@ -411,6 +417,7 @@ class Sessions:
 
     def __init__(self, settings: SessionSettings, on_end: Callable[[str], None]) -> None:
         self._settings = settings
+        self._budget = Budget(settings.max_event_bytes_total)
         self._sweep_s = min(SWEEP_S, settings.idle_s / 2)
         self._on_end = on_end
         self._by_id: dict[str, Session] = {}
@@ -433,7 +440,9 @@ class Sessions:
     def add(self, session_id: str, route: str, caller: Caller, client: Client) -> Session:
         """A session that begins."""
         loop = self._loop = self._loop or asyncio.get_running_loop()
-        session = Session(session_id, route, caller, client, self._settings.max_pending_asks, loop, self._settings)
+        session = Session(
+            session_id, route, caller, client, self._settings.max_pending_asks, loop, self._settings, self._budget
+        )
         self._by_id[session_id] = session
         if self._timer is None:
             self._timer = loop.call_later(self._sweep_s, self._sweep, loop)

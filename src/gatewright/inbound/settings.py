@@ -126,6 +126,9 @@ class Sessions:
     """Their messages' bytes, by session: what one session's log may hold. A session on which nothing was streamed has
     no log, one on which something was 1.2 KB and 0.3 KB for each event besides: with the defaults 1.4 MB at the most.
     An answer that is larger can be read once, and not resumed."""
+    max_event_bytes_total: Annotated[int, Ge(1_024), Le(1 << 40)] = 256 << 20
+    """The same for all sessions together. When it is used up a session keeps less than its share; none loses what
+    another one sends."""
     retry_s: Annotated[float, Ge(0.001), Le(3_600)] = 1.0
     """How long a client should wait before it resumes a stream that broke (`retry` of the first event, 2025-11-25). A
     question on such a stream stays open for ten times as long."""
