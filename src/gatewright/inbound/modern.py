@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Mapping
-from typing import Final, final
+from typing import Final, cast, final
 
 import structlog
 from msgspec import UNSET
@@ -72,8 +72,7 @@ class ModernSide:
 
     async def _run(self, call: Call, responder: Responder) -> None:
         """Carry the call out while its client stays. The client leaving cancels it (basic/patterns/cancellation)."""
-        reply = call.reply
-        assert isinstance(reply, ModernReply)
+        reply = cast("ModernReply", call.reply)
         task = call.task
         responder.on_gone = task.cancel
         is_stream = call.row is not None and call.row.kind == "stream"
