@@ -11,7 +11,7 @@ import json
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import httptools
 
@@ -56,6 +56,7 @@ class HttpHost:
     def left(self, wire: _Wire) -> None:
         """A connection was closed by its client."""
         self.wires.discard(wire)
+        self.standing = {session: one for session, one in self.standing.items() if one is not wire}
         for key, waiting in list(self.posts.items()):
             if waiting is wire:
                 del self.posts[key]
@@ -115,8 +116,7 @@ class _Wire(asyncio.Protocol):
         self.is_streaming = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)
         self._host.wires.add(self)
 
     def data_received(self, data: bytes) -> None:
@@ -140,21 +140,24 @@ class _Wire(asyncio.Protocol):
     def respond(self, status: int, body: bytes = b"") -> None:
         extra = f"Mcp-Session-Id: {self.session}\r\n" if self.session else ""
         head = f"HTTP/1.1 {status} x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n{extra}\r\n"
-        self._transport.write(head.encode() + body)
+        self._write(head.encode() + body)
 
     def start_stream(self) -> None:
         self.is_streaming = True
-        self._transport.write(
-            b"HTTP/1.1 200 x\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
-        )
+        self._write(b"HTTP/1.1 200 x\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
 
     def event(self, message: Json) -> None:
         data = b"data: " + json.dumps(message).encode() + b"\n\n"
-        self._transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+        self._write(b"%x\r\n%b\r\n" % (len(data), data))
+
+    def _write(self, data: bytes) -> None:
+        """What comes too late is dropped: uvloop raises for a transport that is closed."""
+        if not self._transport.is_closing():
+            self._transport.write(data)
 
     def end(self) -> None:
         self.is_streaming = False
-        self._transport.write(b"0\r\n\r\n")
+        self._write(b"0\r\n\r\n")
 
     def abort(self) -> None:
         """Break off."""
@@ -190,5 +193,4 @@ async def deaf_port() -> AsyncIterator[int]:
     finally:
         server.close()
         for transport in transports:
-            assert isinstance(transport, asyncio.Transport)
-            transport.abort()
+            cast(asyncio.Transport, transport).abort()

@@ -9,7 +9,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable
 from itertools import count
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import httptools
 
@@ -123,8 +123,7 @@ class Wire(asyncio.Protocol):
         return wire
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)
         self.is_open = True
 
     def data_received(self, data: bytes) -> None:
@@ -190,7 +189,8 @@ class Wire(asyncio.Protocol):
     def close(self) -> None:
         """Leave at once."""
         self.is_open = False
-        self._transport.abort()
+        if not self._transport.is_closing():
+            self._transport.abort()
 
     def _end(self) -> None:
         answer, self._answer = self._answer, None
