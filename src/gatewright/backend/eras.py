@@ -94,6 +94,8 @@ class Eras:
         self._doubted_until: dict[Era, float] = {}
         self._recheck: asyncio.Future[bool | None] | None = None
         self._recheck_from = 0.0
+        self._verdict: bool | None = None
+        """What the last recheck found, until what was known is forgotten."""
         self.speaks: Final[dict[Era, bool | None]] = {"modern": None, "handshake": None}
         """None: not known."""
         if forced is not None:
@@ -127,18 +129,19 @@ class Eras:
             self.speaks.update({"modern": None, "handshake": None})
             self._doubted_until.clear()
             self.offer = None
+            self._verdict = None
             self.generation += 1
         return not self._is_forced
 
     async def recheck(self, client: Client) -> bool | None:
-        """Whether it is modern now, after a refusal that looks like the other era's. None when it is not sure, or was
-        asked a moment ago."""
+        """Whether it is modern now, after a refusal that looks like the other era's. None when it is not sure. Asked
+        seldom: in between, what was found last counts."""
         if self._is_forced:
             return None
         loop = asyncio.get_running_loop()
         if self._recheck is None:
             if loop.time() < self._recheck_from:
-                return None
+                return self._verdict
             self._recheck = asked = loop.create_future()
             if self._start(self._rechecked(client, asked)) is None:
                 self._recheck = None
@@ -162,6 +165,7 @@ class Eras:
             return
         finally:
             self._recheck = None
+            self._verdict = verdict
             self._recheck_from = asyncio.get_running_loop().time() + RECHECK_S
             asked.set_result(verdict)
 
