@@ -41,6 +41,31 @@ async def test_every_reply_is_visited_until_it_is_removed() -> None:
     keepalive.remove(kept)
 
 
+async def test_one_that_fails_does_not_end_the_others() -> None:
+    """A connection that breaks just then costs its own comment; the timer goes on."""
+
+    class Broken(Silent):
+        def keep_alive(self) -> None:
+            self.count += 1
+            raise RuntimeError("the handler is closed")
+
+    failures: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
+    keepalive = Keepalive(0.01)
+    broken, kept = Broken(), Silent()
+    keepalive.add(broken)
+    keepalive.add(kept)
+    async with asyncio.timeout(5):
+        while broken.count < 2:
+            await asyncio.sleep(0)
+        keepalive.remove(broken)
+        kept.count = 0
+        while kept.count < 2:
+            await asyncio.sleep(0)
+    keepalive.remove(kept)
+    assert len(failures) >= 2
+
+
 async def test_the_timer_rests_while_nothing_is_silent() -> None:
     """Without replies there is no timer, and the next one starts it again."""
     keepalive = Keepalive(0.01)

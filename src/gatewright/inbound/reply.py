@@ -45,9 +45,10 @@ class Keepalive:
         self._replies.discard(reply)
 
     def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
-        for reply in self._replies:
-            reply.keep_alive()
+        # First of all the next visit: a connection that fails in this one must not be the last that is kept alive.
         self._timer = loop.call_later(self._interval_s, self._tick, loop) if self._replies else None
+        for reply in tuple(self._replies):
+            reply.keep_alive()
 
 
 class HttpReply(BaseReply):

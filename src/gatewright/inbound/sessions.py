@@ -478,11 +478,11 @@ class Sessions:
             for session in self._by_id.values()
             if session.last_active_at < oldest and not session.streams and not session.calls
         ]
+        pause_s = self._sweep_s if len(idle) <= MAX_ENDED_AT_ONCE else min(self._sweep_s, 1.0)
+        self._timer = loop.call_later(pause_s, self._sweep, loop) if self._by_id else None
         for session in idle[:MAX_ENDED_AT_ONCE]:
             log.info("session ended", reason="idle")
             self.end(session)
-        pause_s = self._sweep_s if len(idle) <= MAX_ENDED_AT_ONCE else min(self._sweep_s, 1.0)
-        self._timer = loop.call_later(pause_s, self._sweep, loop) if self._by_id else None
 
 
 def _taken_back(ask_id: int) -> bytes:
