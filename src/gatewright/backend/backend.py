@@ -296,7 +296,7 @@ class McpBackend:
     ) -> T | Failure:
         """What a refusal means: the backend's own error, or that it speaks another era than it did (it was restarted as
         something else): then, since nothing ran, the call is carried out in that one. Raises BackendError."""
-        if generation != self._eras.generation or await self._is_changed(refused, era, client, caller):
+        if await self._is_changed(refused, era, generation, client, caller):
             try:
                 return await again(await self._eras.of(client, caller))
             except (Refused, Restarted) as still:
@@ -306,26 +306,38 @@ class McpBackend:
         raise refused
 
     async def _is_changed(
-        self, refused: Refused | NotThisEra | Restarted, era: Era, client: Client, caller: Caller
+        self, refused: Refused | NotThisEra | Restarted, era: Era, generation: int, client: Client, caller: Caller
     ) -> bool:
-        """Whether what was known of its eras does not hold any more; it is forgotten then."""
+        """Whether what was known of its eras does not hold any more; it is forgotten then, by the first who notices."""
+        eras = self._eras
+        if generation != eras.generation:
+            return True
         if isinstance(refused, Restarted):
-            self._eras.restarted()
+            eras.restarted()
             return True
         if isinstance(refused, Refused) and refused.status not in NOT_THIS_ERA:
             return False
         code = None if isinstance(refused, NotThisEra) or refused.failure is None else refused.failure.code
         if era == "modern":
-            if code in OWN_REFUSALS or await self._eras.recheck(client) is not False:
+            if code in OWN_REFUSALS:
+                return False
+            is_modern = await eras.recheck(client)
+            if generation != eras.generation:
+                return True
+            if is_modern is not False:
                 return False
             self._modern.forget()
-        else:
-            is_sure = isinstance(refused, NotThisEra) or code in MODERN_ERRORS
-            if not is_sure and (self._speaks["modern"] or not await self._eras.recheck(client)):
+        elif not isinstance(refused, NotThisEra) and code not in MODERN_ERRORS:
+            if self._speaks["modern"]:
                 return False
-            self._handshake.forget(client, caller)
+            is_modern = await eras.recheck(client)
+            if generation != eras.generation:
+                return True
+            if not is_modern:
+                return False
+        self._handshake.forget(client, caller)
         log.info("backend speaks another era than it did", backend=self.name, was=era)
-        return self._eras.reset()
+        return eras.reset()
 
 
 @final
