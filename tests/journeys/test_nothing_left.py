@@ -14,6 +14,7 @@ from collections import Counter
 from contextlib import suppress
 
 import pytest
+import structlog
 
 from gatewright.backend.settings import BackendSettings
 from gatewright.backend.sinks import CallSink
@@ -128,7 +129,14 @@ async def unruly(travel: Travel, number: int) -> Unruly:
 
 
 async def test_nothing_is_left_of_unruly_clients() -> None:
-    """Within moments after the last has left."""
+    """Within moments after the last has left; and none of it was a bug."""
+    with structlog.testing.capture_logs() as logged:
+        await romp()
+    assert [one for one in logged if one["log_level"] == "error"] == []
+
+
+async def romp() -> None:
+    """All of them at once, and a look at what is left."""
     async with hosting(Toolbox("web")) as host:
         behind = {"here": Toolbox("here"), "web": BackendSettings(url=host.url)}
         # A question that was left is open for a grace, and on a pipe the next one waits for its end: a short one here.
