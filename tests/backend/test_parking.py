@@ -351,7 +351,7 @@ async def test_a_state_of_another_backend_or_another_gateway_is_refused() -> Non
             await other.make(a_call(**retry), body)
         neighbour = Parking("other", Sealer([bytes(KEY_BYTES)]), Limits(), one.background)
         with pytest.raises(InvalidParams):
-            await neighbour.carry(a_call(**retry), lambda call: body(Parked(call)))
+            await neighbour.carry(a_call(**retry), lambda call: body(Parked(call, 1)))
         assert len(one.calls) == 1
 
 

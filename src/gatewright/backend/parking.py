@@ -9,6 +9,7 @@ parameters, for a limited time. Source: basic/patterns/mrtr of 2026-07-28; DESIG
 from __future__ import annotations
 
 import asyncio
+import itertools
 import secrets
 import time
 from collections import Counter
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 TOGETHER_S: Final = 0.02
 """Questions asked at once arrive one by one; those within this time go to the client together."""
-ANEW: Final = ""
+ANEW: Final = 0
 """In a state: no call is parked, the retry makes it anew."""
 UNANSWERED: Final = Failure(-32603, "the client did not answer")
 """What a backend is told whose question was open when the call ended."""
@@ -56,7 +57,7 @@ class Limits(msgspec.Struct, frozen=True):
 class _State(msgspec.Struct, array_like=True):
     """What is sealed: which call, which turn of it, until when (wall clock, seconds)."""
 
-    parked: str
+    parked: int
     turn: int
     expires_at: float
 
@@ -69,11 +70,11 @@ _write_state: Final = msgspec.msgpack.Encoder().encode
 class Parked:
     """One call that may ask, and the client's request that stands for it at the moment. It is that call's `Reply`."""
 
-    __slots__ = ("_answers", "_asked", "_numbers", "_woken", "call", "current", "expires_at", "id", "outcome",
+    __slots__ = ("_answers", "_asked", "_numbers", "_waiting", "call", "current", "expires_at", "id", "outcome",
                  "task", "turn")  # fmt: skip
 
-    def __init__(self, call: Call) -> None:
-        self.id = secrets.token_urlsafe(16)
+    def __init__(self, call: Call, number: int) -> None:
+        self.id = number
         self.call = call
         self.current: Call | None = call
         self.turn = 0
@@ -82,7 +83,8 @@ class Parked:
         self.outcome: Outcome | GatewayError | None = None
         self._asked: dict[str, Question] = {}
         self._answers: dict[str, asyncio.Future[Result | Failure]] = {}
-        self._woken = asyncio.Event()
+        self._waiting: asyncio.Future[None] | None = None
+        """For the call's end or its next question; whoever serves the client's request waits for it."""
         self._numbers = 0
 
     async def emit(self, method: str, params: Json) -> None:
@@ -110,7 +112,7 @@ class Parked:
         answer: asyncio.Future[Result | Failure] = asyncio.get_running_loop().create_future()
         self._asked[key] = question
         self._answers[key] = answer
-        self._woken.set()
+        self._wake()
         try:
             return await answer
         finally:
@@ -124,30 +126,32 @@ class Parked:
             if waiting is not None and not waiting.done():
                 self._asked.pop(key, None)
                 waiting.set_result(Result(value))
-        if not self._asked and self.outcome is None:
-            self._woken.clear()
 
     def finish(self, outcome: Outcome | GatewayError) -> None:
         """The call is over, once: what it asked is answered by nobody any more."""
         if self.outcome is not None:
             return
         self.outcome = outcome
-        self._woken.set()
+        self._wake()
         for waiting in list(self._answers.values()):
             if not waiting.done():
                 waiting.set_result(UNANSWERED)
 
     async def next(self) -> dict[str, Question]:
         """Wait until the call is over or asks something. Returns the open questions, none when it is over."""
-        while True:
-            await self._woken.wait()
-            if self.outcome is None:
-                await asyncio.sleep(TOGETHER_S)
-            if self.outcome is not None:
-                return {}
+        while self.outcome is None:
             if self._asked:
-                return dict(self._asked)
-            self._woken.clear()  # the backend took its questions back
+                await asyncio.sleep(TOGETHER_S)
+                if self._asked and self.outcome is None:  # the backend may have taken its questions back
+                    return dict(self._asked)
+                continue
+            self._waiting = asyncio.get_running_loop().create_future()
+            await self._waiting
+        return {}
+
+    def _wake(self) -> None:
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)
 
 
 @final
@@ -159,7 +163,9 @@ class Parking:
         self._sealer = sealer
         self._limits = limits
         self._background = background
-        self._parked: dict[str, Parked] = {}
+        self._parked: dict[int, Parked] = {}
+        self._numbers = itertools.count(ANEW + 1)
+        """Sealed, so they need not be unguessable."""
         self._by_caller: Counter[str] = Counter()
         self._timer: asyncio.TimerHandle | None = None
 
@@ -203,7 +209,7 @@ class Parking:
         mine = self._by_caller[call.caller.subject]
         if len(self._parked) >= self._limits.max_parked or mine >= self._limits.max_per_caller:
             raise Overloaded("too many calls wait for answers")
-        parked = Parked(call)
+        parked = Parked(call, next(self._numbers))
         # What the caller sent stays its own; the carried call answers to the parked one.
         carried = msgspec.structs.replace(call, reply=parked, params=questions.fresh(call.params))
         parked.task = self._background(self._run(parked, carry, carried))
@@ -230,7 +236,7 @@ class Parking:
             return failure
         return InputRequired(questions.required(asked, self._seal(call, ANEW, 0)))
 
-    def _seal(self, call: Call, parked: str, turn: int) -> str:
+    def _seal(self, call: Call, parked: int, turn: int) -> str:
         state = _State(parked, turn, time.time() + self._limits.expires_s)
         return self._sealer.seal(_write_state(state), self._context(call), secrets.token_bytes(12))
 

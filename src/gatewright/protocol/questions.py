@@ -118,6 +118,8 @@ def state_in(params: Params) -> str | None:
 
 def fresh(params: Params) -> Params:
     """The parameters without what belongs to a retry."""
+    if STATE_KEY not in params and RESPONSES_KEY not in params:
+        return params
     return {key: value for key, value in params.items() if key not in (RESPONSES_KEY, STATE_KEY)}
 
 
