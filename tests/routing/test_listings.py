@@ -176,6 +176,28 @@ async def test_nobody_waits_longer_than_the_bound_for_one_read() -> None:
         assert await read(place)
 
 
+@pytest.mark.parametrize(("ttl_ms", "told"), [(60_000, [("", CHANGED)]), (0, []), (10, [])])
+async def test_a_late_list_is_announced_if_it_holds(ttl_ms: int, told: list[tuple[str, str]]) -> None:
+    """One that would be late again for whoever asks because of it is not."""
+    box = Toolbox("box", "modern")
+    box.hints = {"ttlMs": ttl_ms, "cacheScope": "private"}
+    box.mute.add("tools/list")
+    heard: list[tuple[str, str]] = []
+    async with placed({"box": box}, list_timeout_s=0.05) as place:
+        leave = place.listings.listen(lambda session, method: heard.append((session, method)))
+        with pytest.raises(BackendTimeout):
+            await read(place)
+        box.mute.clear()
+        for conversation in box.conversations:
+            conversation.catch_up()
+        async with asyncio.timeout(5):
+            while place.listings._reading:
+                await asyncio.sleep(0)
+        assert heard == told
+        leave()
+        assert len(place.listings._arrived) == 1  # the sessions'
+
+
 async def test_a_failure_is_everybodys_and_is_not_kept() -> None:
     """All who waited hear it; the next read may succeed."""
     box = Toolbox("box", "modern")

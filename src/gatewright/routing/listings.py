@@ -30,6 +30,8 @@ from gatewright.routing.settings import Routing
 
 UNHINTED_TTL_MS: Final = 5_000
 """A list without `ttlMs` (every handshake backend's) is read again after this, if no change notice came before."""
+WORTH_TELLING_MS: Final = 1_000
+"""A late list that does not hold this long is not announced: whoever asked anew would find it late again, for ever."""
 MAX_KEPT_BYTES: Final = 64 << 20
 """All cached lists together: a few hundred of the longest that hosts bear, and no burden to a process."""
 log = structlog.get_logger("gatewright.routing")
@@ -134,7 +136,7 @@ class Listings:
                 del self._reading[key]
             if found.exception() is None and is_current:
                 self._keep(key, found.result())
-                if reading.is_missed and found.result().keys:
+                if reading.is_missed and key in self._kept and found.result().ttl_ms >= WORTH_TELLING_MS:
                     for arrived in list(self._arrived):
                         arrived(client.session, NOTICE_OF[method.name])
 
