@@ -8,7 +8,7 @@ import pytest
 from msgspec import Raw
 
 from gatewright.call import Call, Client, Failure, InputRequired, Json, Outcome, Result
-from gatewright.errors import BackendGarbage, MissingCapability
+from gatewright.errors import BackendGarbage, MissingCapability, Overloaded
 from gatewright.policy.questions import MAX_ROUNDS, Questions
 from gatewright.protocol.methods import METHODS
 from gatewright.protocol.revisions import HANDSHAKE_2025_11_25, MODERN_2026_07_28, Revision
@@ -138,3 +138,29 @@ async def test_garbage_is_the_backends_fault() -> None:
 
     with pytest.raises(BackendGarbage):
         await Questions()(a_call(Asked(lambda method: Result(b"{}"))), backend)
+
+
+async def test_a_question_that_cannot_be_put_takes_the_others_back() -> None:
+    """The client is not left with a question whose answer nobody waits for."""
+    is_asked, is_taken_back = asyncio.Event(), asyncio.Event()
+
+    class Full(Asked):
+        async def ask(self, method: str, params: Json) -> Result | Failure:
+            if method == "sampling/createMessage":
+                await is_asked.wait()
+                raise Overloaded("too many questions are open in this session")
+            is_asked.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                is_taken_back.set()
+            raise AssertionError
+
+    async def backend(call: Call) -> Outcome:
+        return asks({"one": ELICIT, "two": SAMPLE})
+
+    client = Full(lambda _: Result(b"{}"))
+    with pytest.raises(Overloaded):
+        async with asyncio.timeout(5):
+            await Questions()(a_call(client), backend)
+    assert is_taken_back.is_set()

@@ -12,8 +12,8 @@ import secrets
 from collections.abc import Awaitable
 from typing import Final, final
 
-from gatewright.call import Call, Failure, Handler, InputRequired, Json, Outcome
-from gatewright.errors import BackendGarbage, MissingCapability, ProtocolError
+from gatewright.call import Call, Failure, Handler, InputRequired, Json, Outcome, Result
+from gatewright.errors import BackendGarbage, GatewayError, MissingCapability, ProtocolError
 from gatewright.protocol import questions
 from gatewright.protocol.questions import Question
 
@@ -54,15 +54,27 @@ async def _answers(call: Call, asked: dict[str, Question]) -> dict[str, Json] | 
     for question in asked.values():
         if not questions.is_askable(call.client.capabilities, question):
             raise MissingCapability(f"the client cannot be asked {question.method}", questions.needed(question))
-    keys = list(asked)
-    outcomes = await asyncio.gather(*(_ask(call, asked[key]) for key in keys))
+    try:
+        async with asyncio.TaskGroup() as group:  # one that cannot be put takes the others back
+            asking = {key: group.create_task(_ask(call, question)) for key, question in asked.items()}
+    except* GatewayError as refused:
+        raise _first(refused) from None
     answers: dict[str, Json] = {}
-    for key, outcome in zip(keys, outcomes, strict=True):
+    for key, task in asking.items():
+        outcome = task.result()
         if isinstance(outcome, Failure):
             return outcome
         answers[key] = outcome.value
     return answers
 
 
-async def _ask(call: Call, question: Question) -> Outcome:
+async def _ask(call: Call, question: Question) -> Result | Failure:
     return await call.reply.ask(question.method, questions.handshake_params(question, secrets.token_urlsafe(12)))
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """One of the errors of a group."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
