@@ -48,6 +48,7 @@ def admin_app(
                 "address": settings[name].shown,
                 "description": settings[name].description,
                 "eras": backend.eras,
+                "parked": backend.parked,
             }
             for name, backend in backends.items()
         ]
