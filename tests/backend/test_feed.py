@@ -319,11 +319,15 @@ async def test_a_handshake_backend_is_told_what_nobody_wants_any_more() -> None:
     async with backed("handshake") as (world, backend):
         a = await soon(backend.feed.join(uris("u:a", "u:both"), Ears()))
         b = await soon(backend.feed.join(uris("u:b", "u:both"), Ears()))
+        last = await soon(backend.feed.join(uris("u:both"), Ears()))
         backend.feed.leave(a)
         await until(lambda: ("unsubscribe", "u:a") in world.mcp.subscribed)
         assert {uri for method, uri in world.mcp.subscribed if method == "unsubscribe"} == {"u:a"}
         backend.feed.leave(b)
-        await until(lambda: not world.mcp.sessions)  # which ends what is left of its subscriptions as well
+        await until(lambda: ("unsubscribe", "u:b") in world.mcp.subscribed)
+        assert ("unsubscribe", "u:both") not in world.mcp.subscribed
+        backend.feed.leave(last)
+        await until(lambda: not world.mcp.sessions)  # its end may overtake the last unsubscribe, and says the same
         assert len(world.mcp.ended) == 1
 
 
