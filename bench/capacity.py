@@ -1,0 +1,344 @@
+"""How many clients one machine holds: handshake sessions with open GET streams, against 1..n gateway processes.
+
+For each row: memory per session (resident, proportional, and what the kernel adds), CPU while nothing happens, and the
+latency of calls at a fixed rate meanwhile. Prints one Markdown table and writes the samples as JSON.
+
+    python -m bench.capacity --sessions 2000 --processes 1
+    python -m bench.capacity --sessions 15000 --processes 1,2 --targets gatewright,fastmcp
+
+`--sessions` is per process. Clients are processes of `bench.holder`, at most 18,000 sessions each, each from a
+loopback address of its own. `--tool echo_json` lets every session make one call first, so that it has a backend session
+too. `--store redis://...` runs `serve --workers N` behind one port; without it N gateways have a port each.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import datetime
+import math
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import msgspec
+import psutil
+
+from bench import measure, report
+from bench.calls import Call, echo
+from bench.client import Connection, open_session
+from bench.holder import Held
+from bench.openloop import Pace
+from bench.targets import ROOT, announcing
+
+_MAX_HELD = 18_000
+"""Sessions of one client process: a process may have 20,000 descriptors on common machines."""
+_HOLD_TIMEOUT_S = 900.0
+_WARM_UP_CALLS_S = 2
+_CONFIG = """
+listen: 127.0.0.1:0
+admin: null
+store: {store}
+log: {{level: warning}}
+limits: {{max_connections: 100000}}
+sessions: {{max_sessions: 1000000}}
+backends:
+  stub: {{url: "{stub}/handshake", max_connections: 64}}
+"""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is measured."""
+
+    targets: tuple[str, ...]
+    sessions: int
+    processes: tuple[int, ...]
+    rate: float
+    rest_s: float
+    load_s: int
+    tool: str
+    store: str
+
+
+@dataclass
+class Row:
+    """One target with so many processes; memory is in bytes over all its processes, CPU in shares of one core."""
+
+    target: str
+    processes: int
+    sessions: int
+    failed: int = 0
+    opened_per_s: float = 0.0
+    rss_before: int = 0
+    rss_after: int = 0
+    pss_before: int = 0
+    pss_after: int = 0
+    kernel_growth: int = 0
+    """Slab and socket buffers of both ends, as the whole machine counts them."""
+    cpu_at_rest: float = 0.0
+    stream_bytes: int = 0
+    """What the streams brought while nothing happened: their keep-alive comments."""
+    closed: int = 0
+    alone: list[Pace] = field(default_factory=list)
+    beside: list[Pace] = field(default_factory=list)
+
+    @property
+    def rss_per_session(self) -> float:
+        return (self.rss_after - self.rss_before) / max(1, self.sessions)
+
+    @property
+    def pss_per_session(self) -> float:
+        return (self.pss_after - self.pss_before) / max(1, self.sessions)
+
+    @property
+    def kernel_per_connection(self) -> float:
+        """Of one end: both ends of a loopback connection are on this machine."""
+        return self.kernel_growth / max(1, self.sessions) / 2
+
+
+@dataclass(frozen=True)
+class Running:
+    """A target that runs: where it is called, and its processes."""
+
+    urls: tuple[str, ...]
+    processes: tuple[psutil.Process, ...]
+
+
+class Clients:
+    """The processes that hold the sessions."""
+
+    def __init__(self, stack: contextlib.ExitStack) -> None:
+        self._stack = stack
+        self._held: list[subprocess.Popen[str]] = []
+
+    def open(self, urls: tuple[str, ...], sessions: int, tool: str) -> list[Held]:
+        """Open so many sessions, spread over the urls. Raises RuntimeError when a client process fails."""
+        parts = max(len(urls), math.ceil(sessions / _MAX_HELD))
+        for number in range(parts):
+            share = sessions // parts + (number < sessions % parts)
+            command = [sys.executable, "-m", "bench.holder", urls[number % len(urls)], str(share), "--tool", tool]
+            command += ["--source", f"127.0.0.{2 + number}"]
+            process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            self._stack.callback(_end, process)
+            self._held.append(process)
+        return [_read(process) for process in self._held]
+
+    def ask(self) -> list[Held]:
+        """The state of all."""
+        for process in self._held:
+            assert process.stdin is not None
+            process.stdin.write("\n")
+            process.stdin.flush()
+        return [_read(process) for process in self._held]
+
+
+def _read(process: "subprocess.Popen[str]") -> Held:
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    if not line:
+        raise RuntimeError(f"a client process ended with {process.wait()}")
+    return msgspec.json.decode(line, type=Held)
+
+
+def _end(process: "subprocess.Popen[str]") -> None:
+    assert process.stdin is not None
+    assert process.stdout is not None
+    with contextlib.suppress(OSError):
+        process.stdin.close()
+    try:
+        process.wait(20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    process.stdout.close()
+
+
+@contextlib.contextmanager
+def _gateways(count: int, stub: str, store: str, directory: Path) -> Iterator[Running]:
+    """`serve --workers` behind one port with a shared store, else so many gateways with a port each."""
+    config = directory / "gatewright.yaml"
+    config.write_text(_CONFIG.format(stub=stub, store=store))
+    command = [str(Path(sys.executable).parent / "gatewright"), "serve", str(config)]
+    with contextlib.ExitStack() as stack:
+        if store != "memory":
+            command += ["--workers", str(count)]
+            count = 1
+        started = [stack.enter_context(announcing(*command, program="")) for _ in range(count)]
+        urls = tuple(line.rpartition(" ")[2] + "/mcp/stub" for line, _ in started)
+        parents = [process for _, process in started]
+        yield Running(urls, (*parents, *(child for one in parents for child in one.children(recursive=True))))
+
+
+@contextlib.contextmanager
+def _fastmcp(count: int) -> Iterator[Running]:
+    """So many FastMCP servers, the backend itself."""
+    with contextlib.ExitStack() as stack:
+        started = [stack.enter_context(announcing("-m", "bench.fastmcp_server")) for _ in range(count)]
+        yield Running(tuple(line for line, _ in started), tuple(process for _, process in started))
+
+
+def run(plan: Plan, target: str, count: int, stub: str, directory: Path) -> Row:
+    """One row."""
+    row = Row(target, count, plan.sessions * count)
+    with contextlib.ExitStack() as stack:
+        opened = _gateways(count, stub, plan.store, directory) if target == "gatewright" else _fastmcp(count)
+        running = stack.enter_context(opened)
+        _calls(plan, running, directory, _WARM_UP_CALLS_S)
+        row.alone = _calls(plan, running, directory, plan.load_s)
+        row.rss_before, row.pss_before = _memory(running)
+        kernel = _kernel()
+        clients = Clients(stack)
+        held = clients.open(running.urls, row.sessions, plan.tool)
+        row.failed = sum(one.failed for one in held)
+        row.opened_per_s = row.sessions / max(0.01, *(one.seconds for one in held))
+        _say(f"{target} x{count}: {sum(one.open for one in held)} open at {row.opened_per_s:.0f}/s")
+        _rest(plan, running, clients, row)
+        row.rss_after, row.pss_after = _memory(running)
+        row.kernel_growth = _kernel() - kernel
+        row.beside = _calls(plan, running, directory, plan.load_s)
+        row.closed = sum(one.closed for one in clients.ask())
+    return row
+
+
+def _rest(plan: Plan, running: Running, clients: Clients, row: Row) -> None:
+    """Let it rest, and see what that costs."""
+    time.sleep(3)  # what opening left to do is done
+    before, cpu, start = clients.ask(), _cpu_s(running), time.monotonic()
+    time.sleep(plan.rest_s)
+    row.cpu_at_rest = (_cpu_s(running) - cpu) / (time.monotonic() - start)
+    row.stream_bytes = sum(one.stream_bytes for one in clients.ask()) - sum(one.stream_bytes for one in before)
+
+
+def _calls(plan: Plan, running: Running, directory: Path, duration_s: int) -> list[Pace]:
+    """The rate shared out over the urls, by a load process for each, one after the other where there are several
+    gateways: a second load generator would take the processor from what is measured."""
+    paces = []
+    for url in running.urls:
+        call = asyncio.run(_call(url))
+        paces.append(measure.pace(url, call, directory, rate=plan.rate, duration_s=duration_s))
+    return paces
+
+
+async def _call(url: str) -> Call:
+    """A call in a session of its own. Raises ConnectionError."""
+    connection = await Connection.open(url)
+    try:
+        return echo("handshake", await open_session(connection), "echo_json", 400)
+    finally:
+        connection.abort()
+
+
+def _memory(running: Running) -> tuple[int, int]:
+    infos = [process.memory_full_info() for process in running.processes]
+    return sum(info.rss for info in infos), sum(info.pss for info in infos)
+
+
+def _kernel() -> int:
+    """Bytes of slab and of TCP buffers in the whole machine."""
+    slab = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("Slab:"))
+    tcp = next(line for line in Path("/proc/net/sockstat").read_text().splitlines() if line.startswith("TCP:"))
+    return int(slab.split()[1]) * 1024 + int(tcp.split()[-1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _cpu_s(running: Running) -> float:
+    return sum(sum(process.cpu_times()[:2]) for process in running.processes)
+
+
+def table(rows: list[Row]) -> str:
+    """The rows in Markdown."""
+    lines = [
+        "| target | processes | sessions with a stream | RSS before | RSS per session | PSS per session | kernel per "
+        "connection | opened | CPU at rest | p50 · p99 alone | p50 · p99 beside | failed, closed |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        cells = [row.target, str(row.processes), f"{row.sessions:,}", f"{row.rss_before / 2**20:.0f} MiB"]
+        cells += [
+            f"{size / 1024:.1f} KiB" for size in (row.rss_per_session, row.pss_per_session, row.kernel_per_connection)
+        ]
+        cells += [f"{row.opened_per_s:,.0f}/s", f"{row.cpu_at_rest:.1%} of a core"]
+        cells += [_latency(row.alone), _latency(row.beside), f"{row.failed}, {row.closed}"]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _latency(paces: list[Pace]) -> str:
+    """The worst of several, in ms; errors where there are any."""
+    if not paces:
+        return "-"
+    wrong = sum(one.wrong + one.unanswered for one in paces)
+    text = f"{max(one.p50_us for one in paces) / 1000:.1f} · {max(one.p99_us for one in paces) / 1000:.1f} ms"
+    return f"{text}, {wrong} errors" if wrong else text
+
+
+def _write(plan: Plan, rows: list[Row]) -> Path:
+    name = datetime.datetime.now(datetime.UTC).strftime("capacity-%Y%m%dT%H%M%SZ.json")
+    path = Path(__file__).parent / "results" / name
+    document = {
+        "at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "machine": report.machine(),
+        "plan": asdict(plan),
+        "rows": [
+            {
+                **msgspec.to_builtins(row),
+                "rss_per_session": row.rss_per_session,
+                "pss_per_session": row.pss_per_session,
+                "kernel_per_connection": row.kernel_per_connection,
+            }
+            for row in rows
+        ],
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(document)))
+    return path
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _plan() -> Plan:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sessions", type=int, default=2_000, help="per process (default 2000)")
+    parser.add_argument("--processes", default="1", help="comma-separated counts, a row for each")
+    parser.add_argument("--targets", default="gatewright", help="gatewright, fastmcp")
+    parser.add_argument("--rate", type=float, default=200, help="calls per second meanwhile (default 200)")
+    parser.add_argument("--rest", type=float, default=30, help="seconds in which nothing happens (default 30)")
+    parser.add_argument("--load", type=int, default=20, help="seconds of calls (default 20)")
+    parser.add_argument("--tool", default="", help="each session calls this tool once: echo_json")
+    parser.add_argument("--store", default="memory", help="memory, or redis://... for one port and several workers")
+    options = parser.parse_args()
+    targets = tuple(options.targets.split(","))
+    if unknown := set(targets) - {"gatewright", "fastmcp"}:
+        parser.error(f"unknown targets {sorted(unknown)}")
+    if not 0 < options.sessions <= _MAX_HELD:
+        parser.error(f"one process holds at most {_MAX_HELD} sessions here")
+    processes = tuple(int(count) for count in options.processes.split(","))
+    return Plan(
+        targets, options.sessions, processes, options.rate, options.rest, options.load, options.tool, options.store
+    )
+
+
+def main() -> int:
+    plan = _plan()
+    rows: list[Row] = []
+    with contextlib.ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gatewright-capacity-")))
+        stub, _ = stack.enter_context(announcing("-m", "bench.stub", "--port", "0"))
+        with contextlib.suppress(KeyboardInterrupt):
+            for target in plan.targets:
+                rows += [run(plan, target, count, stub, directory) for count in plan.processes]
+    path = _write(plan, rows)
+    machine = report.machine()
+    print(table(rows))
+    print(f"\n{machine['cpu']}, {machine['cores']} cores, Python {machine['python']}. Samples: {path}")
+    return 0 if rows and not any(row.failed or row.closed for row in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
