@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -602,15 +603,18 @@ async def test_a_request_nobody_answers_is_a_bug(capsys: pytest.CaptureFixture[s
 
 
 async def test_one_connection_too_many_is_told_to_come_back() -> None:
-    """503 with Retry-After, also to a client that has sent its request already; a free place is taken again."""
+    """503 with Retry-After, while a probe is answered as ever; a free place is taken again."""
     async with listening(echo, Limits(max_connections=2)) as listener:
         clients = [await listener.open() for _ in range(2)]
         for reader, writer in clients:
             writer.write(POST)
             await soon(reader.readuntil(b"POST /mcp abc"))
-        raw = await listener.say(POST)
+        raw = await listener.say(POST + POST)
         assert [status for status, _ in answers(raw)] == [503]
-        assert b"\r\nRetry-After: 1\r\n" in raw
+        (told,) = re.findall(rb"\r\nRetry-After: (\d+)\r\n", raw)
+        assert 1 <= int(told) <= 10
+        assert b"\r\nConnection: close\r\n" in raw
+        assert answers(await listener.say(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n")) == [(200, b"GET /livez ")]
         await close(clients[0][1])
         await until(lambda: len(listener.connections) == 1)
         assert answers(await listener.say(LAST)) == [(200, b"GET /last ")]

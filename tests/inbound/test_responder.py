@@ -22,6 +22,7 @@ class Wire:
         self.held = b""
         self.writes = 0
         self.is_draining = False
+        self.is_ending = False
         self.is_paused = False
         self.waits = 0
         self.finished: list[Responder] = []
@@ -47,6 +48,12 @@ class Wire:
 
     def finish(self, responder: Responder, /) -> None:
         self.finished.append(responder)
+
+    def retry_after(self) -> bytes:
+        return b"Retry-After: 7\r\n"
+
+    def spread_s(self) -> float:
+        return 1.5
 
     def responder(self, *, is_last: bool = False, is_old: bool = False, is_bare: bool = False) -> Responder:
         return Responder(self, is_last, is_old, is_bare)
@@ -118,7 +125,7 @@ def test_the_last_response_says_so(wire: Wire, draining: bool) -> None:
     """Because the client asked for it, or because the listener shuts down."""
     wire.is_draining = draining
     responder = wire.responder(is_last=not draining)
-    assert responder.is_draining is draining
+    assert not responder.is_draining
     responder.respond(200, b"{}")
     assert wire.parsed()[1]["Connection"] == "close"
     assert wire.finished[0].is_last
@@ -224,7 +231,7 @@ def test_whoever_asks_late_is_told_at_once(wire: Wire) -> None:
     responder = wire.responder()
     responder.leave()
     responder.on_gone = lambda: told.append("gone")
-    wire.is_draining = True
+    wire.is_ending = True
     responder = wire.responder()
     responder.on_drain = lambda: told.append("drain")
     responder.drain()

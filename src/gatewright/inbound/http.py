@@ -19,28 +19,24 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final, Protocol, TypeAlias, cast
 
 import structlog
 from typing_extensions import override
 
+from gatewright.inbound.crowd import DEFAULT_CONNECTIONS, Crowd, Places, Serve
 from gatewright.inbound.framing import HttpRequest, Peer, Refusal, RequestReader
 from gatewright.inbound.responder import Responder, error_body, refusal_bytes
 from gatewright.inbound.settings import Limits
 
 __all__ = ["Deadlines", "HttpProtocol", "HttpRequest", "Responder", "Serve", "protocol_factory"]
 
-Serve: TypeAlias = Callable[[HttpRequest, Responder], Awaitable[None]]
-"""Answers one request. It may run on after the response has ended; the next request does not wait for it."""
-
 _log: Final = structlog.get_logger("gatewright.inbound.http")
 
 _LINGER_S: Final = 2.0
 """After a refusal input is read and dropped this long, so that the client reads the answer instead of a reset
 (RFC 9112 section 9.6)."""
-_MAX_LINGERING: Final = 256
-"""Refused connections that may linger at once; beyond this they are reset."""
 _SHORTEST_REQUEST_BYTES: Final = 26
 """`GET / HTTP/1.1`, `Host:a` and the empty line: how many bytes one pipelined request takes at least."""
 _MANY_BYTES: Final = 4_096
@@ -98,6 +94,7 @@ class HttpProtocol(asyncio.Protocol):
         tasks: asyncio.TaskGroup,
         connections: set[Any],
         deadlines: Deadlines,
+        crowd: Crowd,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self._serve = serve
@@ -105,6 +102,7 @@ class HttpProtocol(asyncio.Protocol):
         self._tasks = tasks
         self._connections = connections
         self._deadlines = deadlines
+        self._crowd = crowd
         self._loop = loop
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)
         self._reader: RequestReader = cast(RequestReader, None)
@@ -123,7 +121,8 @@ class HttpProtocol(asyncio.Protocol):
         self._held: list[bytes] = []  # to be sent at the end of this turn of the loop
         self._held_bytes = 0
         self._stall = (0.0, 0)  # since when, with how many bytes buffered
-        self.is_draining = False
+        self.is_draining = crowd.is_draining
+        self.is_ending = False
         self.is_paused = False
 
     # asyncio's side.
@@ -140,13 +139,10 @@ class HttpProtocol(asyncio.Protocol):
         peer = transport.get_extra_info("peername")
         known: Peer = (peer[0], peer[1]) if isinstance(peer, tuple) and len(peer) >= 2 else None
         self._reader = RequestReader(self._deliver, self._limits, known)
-        if len(self._connections) >= self._limits.max_connections:
-            if len(deadlines.watched) - len(self._connections) > _MAX_LINGERING:
-                transport.abort()
-                return
-            self._refuse(Refusal(503, "too many connections", headers=b"Retry-After: 1\r\n"))
-        else:
+        if len(self._connections) < self._crowd.max_connections:
             self._connections.add(self)
+        else:
+            self._serve = self._crowd.shed(self, self._serve)
 
     @override
     def data_received(self, data: bytes) -> None:
@@ -178,6 +174,7 @@ class HttpProtocol(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._state = _CLOSING
         self._connections.discard(self)
+        self._crowd.leave(self)
         self._deadlines.forget(self)
         self._reader.close()
         self.is_paused = False
@@ -205,13 +202,24 @@ class HttpProtocol(asyncio.Protocol):
     # The server's side.
 
     def shutdown(self) -> None:
-        """Begin to drain: close now when idle, else after the current answer."""
-        self.is_draining = True
-        current = self._current
+        """Begin to end: a stream is told when it is its turn, the next answer is the last one. An idle connection is
+        closed, if the crowd's idle time is over before it has begun."""
+        self.is_draining = self.is_ending = True
+        current, crowd = self._current, self._crowd
         if current is not None:
-            current.drain()
+            turn_s = crowd.turn_s() if current.on_drain is not None else 0.0
+            if turn_s:
+                self._loop.call_later(turn_s, current.drain)
+            else:
+                current.drain()
         elif self._state == _OPEN and not self._reader.stage % 3:
-            self._close()
+            self._since_s = self._deadlines.now_s
+            if not crowd.idle_s:
+                self._close()
+
+    def cut(self) -> None:
+        """Close at once, whatever is going on."""
+        self._transport.abort()
 
     def sweep(self, now_s: float) -> None:
         """End the connection if what it waits for is overdue."""
@@ -226,11 +234,9 @@ class HttpProtocol(asyncio.Protocol):
                 self._transport.abort()
         elif self._state != _OPEN or self._unread:
             return  # our own turn, not the client's
-        elif self._stage < 0:
-            if waited_s > limits.header_timeout_s:
-                self._close()
-        elif not self._stage % 3:
-            if self._current is None and waited_s > limits.keep_alive_s:
+        elif self._stage < 0 or not self._stage % 3:
+            wait_s = limits.header_timeout_s if self._stage < 0 else limits.keep_alive_s
+            if self._current is None and waited_s > (self._crowd.idle_s if self.is_ending else wait_s):
                 self._close()
         elif waited_s > (limits.header_timeout_s if self._stage % 3 == 1 else limits.body_timeout_s):
             self._refuse(Refusal(408, "the request took too long to arrive"))
@@ -244,6 +250,14 @@ class HttpProtocol(asyncio.Protocol):
             self._transport.abort()
 
     # The responder's side.
+
+    def retry_after(self) -> bytes:
+        """See Crowd.retry_after."""
+        return self._crowd.retry_after()
+
+    def spread_s(self) -> float:
+        """See Crowd.spread_s."""
+        return self._crowd.spread_s()
 
     def write_soon(self, data: bytes, /) -> None:
         """Send bytes at the end of this turn of the loop, in one system call with what else is sent in it: a stream's
@@ -274,7 +288,7 @@ class HttpProtocol(asyncio.Protocol):
         self._since_s = self._deadlines.now_s
         if responder.is_last:
             self._close()
-        elif self._waiting or self._refusal is not None or self._unread or self.is_draining:
+        elif self._waiting or self._refusal is not None or self._unread or self.is_ending:
             self._advance()
         elif self._reader.awaits_continue:
             self._continue()
@@ -353,7 +367,7 @@ class HttpProtocol(asyncio.Protocol):
         """Go on behind a complete answer."""
         if self._state >= _LINGERING:
             return
-        if self.is_draining and not self._reader.stage % 3:
+        if self.is_ending and not self._crowd.idle_s and not self._waiting and not self._reader.stage % 3:
             self._close()
             return
         if self._unread and len(self._waiting) < self._limits.max_pipelined:
@@ -443,9 +457,12 @@ class ServerState(Protocol):
     connections: set[Any]
 
 
-def protocol_factory(serve: Serve, limits: Limits, tasks: asyncio.TaskGroup) -> Callable[..., HttpProtocol]:
+def protocol_factory(
+    serve: Serve, limits: Limits, tasks: asyncio.TaskGroup, crowd: Crowd | None = None
+) -> Callable[..., HttpProtocol]:
     """What uvicorn calls for each connection: `Config(http=protocol_factory(...))`. One sweep serves them all."""
     deadlines = Deadlines(limits)
+    crowd = crowd or Crowd(Places(limits.max_connections or DEFAULT_CONNECTIONS, 256))
 
     def create(
         *,
@@ -460,6 +477,7 @@ def protocol_factory(serve: Serve, limits: Limits, tasks: asyncio.TaskGroup) -> 
             tasks=tasks,
             connections=server_state.connections,
             deadlines=deadlines,
+            crowd=crowd,
             loop=_loop or asyncio.get_running_loop(),
         )
 

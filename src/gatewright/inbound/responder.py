@@ -33,6 +33,7 @@ class Connection(Protocol):
     """What a response needs of its connection."""
 
     is_draining: bool
+    is_ending: bool
     is_paused: bool
 
     def write(self, data: bytes, /) -> None:
@@ -52,6 +53,12 @@ class Connection(Protocol):
 
     def finish(self, responder: Responder, /) -> None:
         """The response is complete."""
+
+    def retry_after(self) -> bytes:
+        """The field that says when to come back."""
+
+    def spread_s(self) -> float:
+        """How much later than others the client of a stream that was ended is asked to return."""
 
 
 class Responder(msgspec.Struct, eq=False):
@@ -87,20 +94,24 @@ class Responder(msgspec.Struct, eq=False):
 
     @property
     def on_drain(self) -> Callable[[], object] | None:
-        """Called once, synchronously, when the listener begins to shut down before the response ended: at once, if it
-        is shutting down."""
+        """Called once, synchronously, when the listener ends its streams before the response ended: at once, if it has
+        begun to."""
         return self._on_drain
 
     @on_drain.setter
     def on_drain(self, on_drain: Callable[[], object] | None) -> None:
         self._on_drain = on_drain
-        if on_drain is not None and self._connection.is_draining:
+        if on_drain is not None and self._connection.is_ending:
             self.drain()
 
     @property
     def is_draining(self) -> bool:
-        """The listener is shutting down: this is the last answer on its connection."""
-        return self._connection.is_draining
+        """The listener ends its streams: who is told to leave must not come back to it."""
+        return self._connection.is_ending
+
+    def spread_s(self) -> float:
+        """See Connection.spread_s."""
+        return self._connection.spread_s()
 
     def respond(
         self,
@@ -125,10 +136,14 @@ class Responder(msgspec.Struct, eq=False):
         size = len(body)
         if status == 200 and 0 < size < _COPY_BELOW_BYTES and content_type == b"application/json" and not self.is_bare:
             connection.write(b"%b%d\r\n%b\r\n%b" % (_JSON_OK, size, headers, body))
-        elif size and not self.is_bare:
-            connection.writelines((_head(status, size, content_type, headers), body))
         else:
-            connection.write(_head(status, size, content_type, headers))
+            if status == 503:
+                headers += connection.retry_after()
+            head = _head(status, size, content_type, headers)
+            if size and not self.is_bare:
+                connection.writelines((head, body))
+            else:
+                connection.write(head)
         connection.finish(self)
 
     def start_stream(self, *, headers: bytes = b"") -> None:
@@ -184,8 +199,6 @@ class Responder(msgspec.Struct, eq=False):
         if not self.is_old:
             connection.write_soon(b"0\r\n\r\n")
         connection.flush()
-        if connection.is_draining:
-            self.is_last = True
         connection.finish(self)
 
     def leave(self) -> None:
