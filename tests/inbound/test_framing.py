@@ -290,3 +290,13 @@ def test_stages_tell_where_the_reader_is() -> None:
         talk.hear(piece)
         stages.append(talk.reader.stage)
     assert stages == [0, 0, 1, 2, 2, 3, 6]
+
+
+@pytest.mark.parametrize("case", READ, ids=lambda case: case.name)
+def test_a_reader_that_rested_reads_on(case: Read) -> None:
+    """A new parser behind a whole request reads as the old one would; within one, nothing is dropped."""
+    talk = Conversation().hear(CANARY)
+    talk.reader.rest()
+    talk.hear(case.raw[:10])
+    talk.reader.rest()
+    assert talk.hear(case.raw[10:]).verdict == Conversation().hear(CANARY, case.raw).verdict

@@ -41,6 +41,31 @@ async def test_every_reply_is_visited_until_it_is_removed() -> None:
     keepalive.remove(kept)
 
 
+async def test_a_crowd_is_visited_a_few_at_a_time() -> None:
+    """Everyone within half the interval, never all in one turn of the loop; one removed meanwhile is left out."""
+    keepalive = Keepalive(0.4)
+    crowd = [Silent() for _ in range(1_000)]
+    for one in crowd:
+        keepalive.add(one)
+    steps = []
+    async with asyncio.timeout(5):
+        while not (seen := sum(one.count for one in crowd)):
+            await asyncio.sleep(0)
+        gone = [one for one in crowd if not one.count][:100]
+        for one in gone:
+            keepalive.remove(one)
+        while sum(one.count for one in crowd) < 900:
+            await asyncio.sleep(0)
+            now = sum(one.count for one in crowd)
+            if now != seen:
+                steps.append(now - seen)
+                seen = now
+    assert max(steps) <= 200
+    assert not any(one.count for one in gone)
+    for one in crowd:
+        keepalive.remove(one)
+
+
 async def test_one_that_fails_does_not_end_the_others() -> None:
     """A connection that breaks just then costs its own comment; the timer goes on."""
 

@@ -12,8 +12,9 @@ import pytest
 
 from gatewright.call import ANONYMOUS, Caller, Client, Failure, Result
 from gatewright.errors import InvalidRequest, MissingCapability, Overloaded, ProtocolError, UnknownSession
-from gatewright.inbound.sessions import MAX_ENDED_AT_ONCE, Running, Session, Sessions, Standing, Unanswered, is_loud
+from gatewright.inbound.sessions import MAX_ENDED_AT_ONCE, Running, Session, Sessions, Unanswered, is_loud
 from gatewright.inbound.settings import Sessions as Settings
+from gatewright.inbound.standing import Standing
 from gatewright.protocol import jsonrpc
 from gatewright.protocol.revisions import HANDSHAKE_2025_11_25
 
@@ -141,24 +142,6 @@ async def test_a_crowd_that_left_is_ended_in_portions() -> None:
                 await asyncio.sleep(0)
         assert MAX_ENDED_AT_ONCE in portions
         assert len(ended) == MAX_ENDED_AT_ONCE + 10
-
-
-async def test_a_standing_stream_keeps_the_newest() -> None:
-    """When too many notifications wait, by number or by size, the oldest go; questions never do."""
-    stream = Standing(3)
-    for number in range(5):
-        stream.put(b"%d" % number)
-    await stream.ask(b"?")
-    assert await stream.take() == [b"2", b"3", b"4", b"?"]
-    stream.put(b"a" * 900_000)
-    stream.put(b"b" * 900_000)
-    assert await stream.take() == [b"b" * 900_000]
-    stream.put(b"c" * 2_000_000)
-    assert await stream.take() == [b"c" * 2_000_000]
-    stream.put(b"last")
-    stream.close()
-    assert await stream.take() == [b"last"]
-    assert await stream.take() is None
 
 
 async def test_what_belongs_to_no_call_goes_to_one_open_stream() -> None:

@@ -21,7 +21,8 @@ from gatewright.backend.sinks import CallSink
 from gatewright.call import Call
 from gatewright.inbound.base import BaseReply
 from gatewright.inbound.events import EventStream
-from gatewright.inbound.sessions import Ask, Running, Session, Standing
+from gatewright.inbound.sessions import Ask, Running, Session
+from gatewright.inbound.standing import Standing
 from gatewright.inbound.settings import Sessions
 from gatewright.routing.listings import Reading
 from journeys.host import hosting

@@ -58,8 +58,8 @@ class NotThisEra(BackendError):
 class BackendSession:
     """One session with the backend: its link, and what the backend said of itself."""
 
-    __slots__ = ("calls", "claims", "ended", "link", "listeners", "result", "revision", "sink", "subscribed",
-                 "subscribing", "used")  # fmt: skip
+    __slots__ = ("_ended", "_subscribed", "_subscribing", "calls", "claims", "link", "listeners", "result", "revision",
+                 "sink", "used")  # fmt: skip
 
     def __init__(self, link: Link, sink: SessionSink, revision: Revision, result: handshake.InitializeResult) -> None:
         self.link = link
@@ -68,18 +68,37 @@ class BackendSession:
         self.result = result
         self.claims: Claims | None = None
         """Its calls, where questions do not say which they belong to."""
-        self.ended = asyncio.Event()
-        """It is known to be over."""
         self.calls = 0
         """Calls and requests that run in it."""
         self.used = 0
         """When the last of them ended: a number that grows with every use of any session."""
         self.listeners = 0
         """Streams of the feed that listen in it."""
-        self.subscribed: Counter[str] = Counter()
-        """How many of them want each resource."""
-        self.subscribing = asyncio.Lock()
+        # Made when they are first needed: in most sessions they never are, and they take a kilobyte.
+        self._ended: asyncio.Event | None = None
+        self._subscribed: Counter[str] | None = None
+        self._subscribing: asyncio.Lock | None = None
+
+    @property
+    def ended(self) -> asyncio.Event:
+        """It is known to be over."""
+        if self._ended is None:
+            self._ended = asyncio.Event()
+        return self._ended
+
+    @property
+    def subscribed(self) -> Counter[str]:
+        """How many listeners want each resource."""
+        if self._subscribed is None:
+            self._subscribed = Counter()
+        return self._subscribed
+
+    @property
+    def subscribing(self) -> asyncio.Lock:
         """Subscribing and unsubscribing keep their order: they may travel over different connections."""
+        if self._subscribing is None:
+            self._subscribing = asyncio.Lock()
+        return self._subscribing
 
     def exchange(self, call: Call, params: Params, sink: CallSink, token: int) -> Awaitable[Result | Failure]:
         """One call in this session, under that id and progress token."""

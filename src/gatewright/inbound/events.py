@@ -46,7 +46,7 @@ class EventLog:
         self._is_closed = False
         self._max_events = max_events
         self._max_bytes = max_bytes
-        self._kept: deque[tuple[EventStream, int, bytes]] = deque()
+        self._kept: deque[tuple[EventStream, int, bytes]] | None = None  # an empty one takes 760 bytes
         self._bytes = 0
         self._opened = 0
         self._streams: dict[int, EventStream] = {}
@@ -74,7 +74,7 @@ class EventLog:
         after = _number(position)
         if stream is None or not 0 <= after <= stream.sent:
             raise InvalidRequest("Last-Event-ID is unknown: that stream cannot be resumed")
-        events = [(place, message) for one, place, message in self._kept if one is stream and place > after]
+        events = [(place, message) for one, place, message in self._kept or () if one is stream and place > after]
         if len(events) != stream.sent - after:
             raise InvalidRequest("Last-Event-ID is too old: events after it are not kept any more")
         return stream, [sse.encode(message, event_id=f"{stream.number}-{place}") for place, message in events]
@@ -85,11 +85,11 @@ class EventLog:
 
     def clear(self) -> None:
         """Keep no event any more. Streams that go on can be resumed by who missed nothing."""
-        for stream, _, _ in self._kept:
+        for stream, _, _ in self._kept or ():
             stream.kept = 0
             if stream.is_done:
                 self.forget(stream)
-        self._kept.clear()
+        self._kept = None
         self._budget.used -= self._bytes
         self._bytes = 0
 
@@ -103,14 +103,17 @@ class EventLog:
         if self._is_closed:
             return
         budget = self._budget
-        self._kept.append((stream, position, message))
+        kept = self._kept
+        if kept is None:
+            kept = self._kept = deque()
+        kept.append((stream, position, message))
         stream.kept += 1
         self._bytes += len(message)
         budget.used += len(message)
-        while self._kept and (
-            len(self._kept) > self._max_events or self._bytes > self._max_bytes or budget.used > budget.max_bytes
+        while kept and (
+            len(kept) > self._max_events or self._bytes > self._max_bytes or budget.used > budget.max_bytes
         ):
-            gone, _, old = self._kept.popleft()
+            gone, _, old = kept.popleft()
             gone.kept -= 1
             self._bytes -= len(old)
             budget.used -= len(old)

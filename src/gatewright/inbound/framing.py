@@ -149,7 +149,7 @@ class RequestReader:
         self._target: tuple[bytes, str, bytes] = (b"", "", b"")
         self._known = KnownHeads()
         self._read: HttpRequest | None = None  # the last one of the bytes at hand
-        self._parser = httptools.HttpRequestParser(self)
+        self._parser: httptools.HttpRequestParser | None = None
 
     def feed(self, data: bytes | memoryview) -> None:
         """Take the next bytes. Raises `Refusal`; after that, feed nothing more."""
@@ -183,6 +183,8 @@ class RequestReader:
             self._wire_bytes += len(data)
         else:
             self._head_bytes = len(data)
+        if self._parser is None:
+            self._parser = httptools.HttpRequestParser(self)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -196,7 +198,14 @@ class RequestReader:
 
     def close(self) -> None:
         """Drop the parser, whose callbacks refer back to this object."""
-        del self._parser
+        self._parser = None
+
+    def rest(self) -> None:
+        """Drop what only another request needs: none is expected for long. Between requests a new parser reads as the
+        old one would."""
+        self._known = KnownHeads()
+        if not self.stage % 3:
+            self._parser = None
 
     def _check_unfinished(self) -> None:
         """Bounds on what has arrived of a request that is not complete."""
@@ -277,6 +286,7 @@ class RequestReader:
         if len(fields) > _MAX_FIELDS:
             raise Refusal(431, "too many header fields")
         parser = self._parser
+        assert parser is not None
         self._is_old = False
         if not parser.should_keep_alive() or b"connection" in fields:
             self._accept_version(parser)

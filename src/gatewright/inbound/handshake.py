@@ -21,10 +21,11 @@ from gatewright.errors import GatewayError, InvalidRequest, Overloaded, Protocol
 from gatewright.inbound import media
 from gatewright.inbound.dialogue import CancelledCall, Dialogue, SessionRules
 from gatewright.inbound.events import EventStream
+from gatewright.inbound.held import HeldStream
 from gatewright.inbound.http import HttpRequest
 from gatewright.inbound.reply import HttpReply, Keepalive
 from gatewright.inbound.responder import Responder, running_task
-from gatewright.inbound.sessions import Session, Sessions, Standing
+from gatewright.inbound.sessions import Session, Sessions
 from gatewright.protocol import handshake, jsonrpc, refusals
 from gatewright.protocol.methods import METHODS, Method
 from gatewright.protocol.revisions import HANDSHAKE, Revision
@@ -185,37 +186,17 @@ class HandshakeSide:
             _refuse(responder, error, None)
             return
         responder.start_stream()
+        if stream.is_standing and not stream.is_done:
+            held = HeldStream(session, stream, responder, self._max_queued_messages, self._keepalive)
+            await held.begin(begin)
+            return
         alive = HttpReply(responder, 0, None, session.client.revision)
         self._keepalive.add(alive)
         try:
-            if stream.is_standing and not stream.is_done:
-                await self._stand(session, stream, begin, responder)
-            else:
-                await self._carry(session, stream, begin, responder)
+            await self._carry(session, stream, begin, responder)
         finally:
             self._keepalive.remove(alive)
             responder.end()
-
-    async def _stand(self, session: Session, stream: EventStream, begin: bytes, responder: Responder) -> None:
-        """Hold a standing stream until the client leaves or resumes it elsewhere, the session ends or the listener
-        stops."""
-        standing = Standing(self._max_queued_messages, stream)
-
-        def left() -> None:
-            standing.close()
-            session.detach(stream, responder.send, can_return=not responder.is_draining)
-
-        session.join(standing)
-        session.attach(stream, responder.send, standing.close)
-        responder.on_gone, responder.on_drain = left, standing.close
-        try:
-            await responder.send(begin)  # before anything else: what is written is written before this waits
-            while not responder.is_gone and (messages := await standing.take()) is not None:
-                for message in messages:
-                    await stream.send(message)
-        finally:
-            session.detach(stream, responder.send, can_return=not responder.is_draining)
-            session.leave(standing)
 
     async def _carry(self, session: Session, stream: EventStream, begin: bytes, responder: Responder) -> None:
         """Send what a request's stream missed, and what follows until its answer."""

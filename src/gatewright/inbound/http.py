@@ -18,13 +18,13 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Final, Protocol, TypeAlias, cast
 
 import structlog
 from typing_extensions import override
 
+from gatewright.background import Background
 from gatewright.inbound.crowd import DEFAULT_CONNECTIONS, Crowd, Places, Serve
 from gatewright.inbound.framing import HttpRequest, Peer, Refusal, RequestReader
 from gatewright.inbound.responder import Responder, error_body, refusal_bytes
@@ -86,6 +86,11 @@ class Deadlines:
 class HttpProtocol(asyncio.Protocol):
     """One client connection."""
 
+    __slots__ = ("_connections", "_crowd", "_current", "_deadlines", "_held", "_held_bytes", "_idle", "_limits",
+                 "_loop", "_reader", "_refusal", "_serve", "_since_s", "_stage", "_stall", "_state", "_tasks",
+                 "_transport", "_unread", "_waiting", "_writable", "is_draining", "is_ending", "is_paused", "write",
+                 "writelines")  # fmt: skip
+
     def __init__(
         self,
         *,
@@ -113,7 +118,7 @@ class HttpProtocol(asyncio.Protocol):
         self._stage = -1  # the reader's when last looked at; -1: nothing received yet
         self._since_s = 0.0  # when the current wait began
         self._current: Responder | None = None
-        self._waiting: deque[_Pending] = deque()
+        self._waiting: list[_Pending] = []
         self._refusal: Refusal | None = None  # answered behind everything that waits
         self._unread = b""  # received behind a full queue, not parsed yet
         self._idle: asyncio.Future[_Job | None] | None = None  # the connection's task waits here for the next request
@@ -255,6 +260,10 @@ class HttpProtocol(asyncio.Protocol):
         """See Crowd.retry_after."""
         return self._crowd.retry_after()
 
+    def run(self, work: Coroutine[Any, Any, None], /) -> bool:
+        """Start work of a response's own. False when nothing starts any more."""
+        return Background(self._tasks)(work) is not None
+
     def spread_s(self) -> float:
         """See Crowd.spread_s."""
         return self._crowd.spread_s()
@@ -327,8 +336,8 @@ class HttpProtocol(asyncio.Protocol):
             responder.task = task
             try:
                 await self._serve(request, responder)
-                if not responder.is_ended and not responder.is_gone:
-                    self._end(responder)
+                if not responder.is_ended and not responder.is_gone and self._is_held(responder):
+                    return  # nothing here is needed until it ends
             except Exception:  # noqa: BLE001 - the outermost edge: a bug ends one request, not the process
                 self._fail(request, responder)
             except BaseException:
@@ -348,11 +357,16 @@ class HttpProtocol(asyncio.Protocol):
                 return
             request, responder = job
 
-    def _end(self, responder: Responder) -> None:
-        """`serve` returned with the response open."""
+    def _is_held(self, responder: Responder) -> bool:
+        """`serve` returned with the response open: end it, unless it is held open without a task."""
         if not responder.is_started:
             raise RuntimeError("the request was not answered")
+        if responder.is_held:
+            responder.task = None
+            self._reader.rest()
+            return True
         responder.end()
+        return False
 
     def _fail(self, request: HttpRequest, responder: Responder) -> None:
         """`serve` raised: a bug. The client gets an id that the log has too."""
@@ -379,7 +393,7 @@ class HttpProtocol(asyncio.Protocol):
         if self._current is not None or self.is_paused:
             return
         if self._waiting:
-            self._start(*self._waiting.popleft())
+            self._start(*self._waiting.pop(0))
         elif self._refusal is not None:
             self._goodbye(self._refusal)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
-from typing import Final, final
+from typing import Final, Protocol, final
 
 from msgspec import Raw
 from typing_extensions import override
@@ -22,33 +22,59 @@ from gatewright.protocol.methods import Method
 from gatewright.protocol.revisions import Revision
 
 KEEPALIVE: Final = sse.comment()
+STEP_S: Final = 0.02
+"""How often some of the streams are kept alive, when it is time: a comment on each of 15,000 at once would stop the
+loop for a seventh of a second."""
+
+
+class Silent(Protocol):
+    """A response that may be silent for long."""
+
+    def keep_alive(self) -> None:
+        """Say something that means nothing. Called once per interval."""
 
 
 @final
 class Keepalive:
-    """Keeps silent streams alive: one timer for all, a comment line each `interval_s`."""
+    """Keeps silent streams alive: one timer for all, a comment line each `interval_s`, spread over half of it."""
 
     def __init__(self, interval_s: float) -> None:
         self._interval_s = interval_s
-        self._replies: set[HttpReply] = set()
+        self._replies: set[Silent] = set()
+        self._due: list[Silent] = []
         self._timer: asyncio.TimerHandle | None = None
+        self.standing: Final = {"get": 0, "sse": 0}
+        """How many streams stand open that are no call's, by kind; whoever holds one counts it."""
 
-    def add(self, reply: HttpReply) -> None:
+    def add(self, reply: Silent) -> None:
         """Keep this one alive until it is removed."""
         self._replies.add(reply)
         if self._timer is None:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(self._interval_s, self._tick, loop)
 
-    def remove(self, reply: HttpReply) -> None:
+    def remove(self, reply: Silent) -> None:
         """It has ended."""
         self._replies.discard(reply)
 
     def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
         # First of all the next visit: a connection that fails in this one must not be the last that is kept alive.
         self._timer = loop.call_later(self._interval_s, self._tick, loop) if self._replies else None
-        for reply in tuple(self._replies):
-            reply.keep_alive()
+        is_visiting = bool(self._due)
+        self._due = list(self._replies)
+        if not is_visiting:
+            self._visit(loop)
+
+    def _visit(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Keep some alive now, so many that all have had their turn after half the interval."""
+        due = self._due
+        count = max(1, round(len(self._replies) * STEP_S / (self._interval_s / 2)))
+        some, self._due = due[-count:], due[:-count]
+        if self._due:
+            loop.call_later(STEP_S, self._visit, loop)
+        for reply in some:
+            if reply in self._replies:
+                reply.keep_alive()
 
 
 class HttpReply(BaseReply):

@@ -10,9 +10,9 @@ It writes what it is given: values that come from a peer are the caller's to che
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Coroutine, Generator, Iterable
 from http import HTTPStatus
-from typing import Final, Protocol, cast
+from typing import Any, Final, Protocol, cast
 
 import msgspec
 
@@ -57,6 +57,10 @@ class Connection(Protocol):
     def retry_after(self) -> bytes:
         """The field that says when to come back."""
 
+    def run(self, work: Coroutine[Any, Any, None], /) -> bool:
+        """Start work of the response's own, beside the requests of the connection. False when nothing starts any
+        more."""
+
     def spread_s(self) -> float:
         """How much later than others the client of a stream that was ended is asked to return."""
 
@@ -73,6 +77,8 @@ class Responder(msgspec.Struct, eq=False):
     """The request was HEAD: no body is sent."""
     is_started: bool = False
     is_ended: bool = False
+    is_held: bool = False
+    """Whoever answers it keeps it open without a task: callbacks end it."""
     is_gone: bool = False
     """The client closed the connection before the response ended."""
     task: asyncio.Task[object] | None = None
@@ -108,6 +114,10 @@ class Responder(msgspec.Struct, eq=False):
     def is_draining(self) -> bool:
         """The listener ends its streams: who is told to leave must not come back to it."""
         return self._connection.is_ending
+
+    def run(self, work: Coroutine[Any, Any, None]) -> bool:
+        """See Connection.run."""
+        return self._connection.run(work)
 
     def spread_s(self) -> float:
         """See Connection.spread_s."""

@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import secrets
-from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Final, final
 
@@ -23,6 +22,7 @@ from gatewright.call import Caller, Client, Failure, Json, Reply, Result
 from gatewright.errors import GatewayError, InvalidRequest, MissingCapability, Overloaded, UnknownSession
 from gatewright.inbound.events import Budget, EventLog, EventStream
 from gatewright.inbound.settings import Sessions as SessionSettings
+from gatewright.inbound.standing import Standing
 from gatewright.protocol import jsonrpc
 from gatewright.protocol.handshake import Event, State, advance
 from gatewright.protocol.jsonrpc import Id
@@ -34,9 +34,6 @@ SWEEP_S: Final = 15.0
 MAX_ENDED_AT_ONCE: Final = 1_000
 """Idle sessions ended in one sweep: each end is work for every backend, and a crowd that left at once must not stop the
 loop."""
-MAX_WAITING_BYTES: Final = 1 << 20
-"""Notifications waiting for one standing stream; one may exceed it. Their number is bounded by the settings, but 256
-of the largest messages would be gigabytes."""
 GRACE_RETRIES: Final = 10
 """A client whose stream broke has this many times `retry_s` to resume it before its questions are taken for unanswered:
 room for a change of network and a few failed attempts, and short enough for the backend that waits."""
@@ -59,72 +56,6 @@ def is_loud(level: str | None, params: Json) -> bool:
         return True
     said = bytes(jsonrpc.members(params).get("level", b"")).decode("latin-1").strip('"')
     return said not in LOG_LEVELS or LOG_LEVELS.index(said) >= LOG_LEVELS.index(level)
-
-
-@final
-class Standing:
-    """One standing stream (GET): what waits for it. Its own task sends it, so nobody else waits for the client."""
-
-    __slots__ = ("_arrived", "_asks", "_bytes", "_lost", "_max_waiting", "_notices", "events", "is_closed")
-
-    def __init__(self, max_waiting: int, events: EventStream | None = None) -> None:
-        self._max_waiting = max_waiting
-        self.events = events
-        """What it can be resumed as, where the transport has that."""
-        self._notices: deque[bytes] = deque()
-        self._asks: deque[bytes] = deque()
-        self._bytes = 0
-        self._lost = 0
-        self.is_closed = False
-        self._arrived = asyncio.Event()
-
-    def put(self, message: bytes) -> None:
-        """Add a notification. When too many wait the oldest are dropped: they are advisory."""
-        notices = self._notices
-        notices.append(message)
-        self._bytes += len(message)
-        while len(notices) > self._max_waiting or (self._bytes > MAX_WAITING_BYTES and len(notices) > 1):
-            self._bytes -= len(notices.popleft())
-            self._lost += 1
-        self._arrived.set()
-
-    async def ask(self, message: bytes) -> None:
-        """Add a question, or the end of one: never dropped, as their number is bounded by the session."""
-        self.put_ask(message)
-
-    def put_ask(self, message: bytes) -> None:
-        """See `ask`, which is what whoever sends one awaits."""
-        self._asks.append(message)
-        self._arrived.set()
-
-    async def take(self) -> list[bytes] | None:
-        """What waits, once there is any, notifications first; None when the stream is to end."""
-        while not self._notices and not self._asks:
-            if self.is_closed:
-                return None
-            self._arrived.clear()
-            await self._arrived.wait()
-        if self._lost:
-            log.warning("standing stream too slow", notifications_dropped=self._lost)
-            self._lost = 0
-        taken = [*self._notices, *self._asks]
-        self._notices.clear()
-        self._asks.clear()
-        self._bytes = 0
-        return taken
-
-    def unsent(self) -> list[bytes]:
-        """The notifications that never were on their way."""
-        return list(self._notices)
-
-    def unasked(self) -> list[bytes]:
-        """The questions that never were on their way."""
-        return list(self._asks)
-
-    def close(self) -> None:
-        """End the stream once what waits is sent."""
-        self.is_closed = True
-        self._arrived.set()
 
 
 @final
@@ -255,9 +186,11 @@ class Session:
             events = self._events = EventLog(settings.max_events, settings.max_event_bytes, self._budget)
         return events.open(is_standing=is_standing)
 
-    def prime(self, stream: EventStream) -> bytes:
-        """What a new stream begins with: nothing for clients of revisions that do not know the priming event."""
-        return stream.prime(round(self._settings.retry_s * 1000)) if self.client.revision.has_priming else b""
+    def prime(self, stream: EventStream, later_s: float = 0.0) -> bytes:
+        """What a new stream begins with: nothing for clients of revisions that do not know the priming event. Before an
+        end, what says to come back so much later than usual."""
+        retry_s = self._settings.retry_s + later_s
+        return stream.prime(round(retry_s * 1000)) if self.client.revision.has_priming else b""
 
     def resume(self, last_event_id: str) -> tuple[EventStream, list[bytes]]:
         """See EventLog.resume. Raises InvalidRequest."""
@@ -402,7 +335,7 @@ class Session:
                 running.cancel()
         for ask in self._asks.values():
             ask.fail(Unanswered("the session has ended"))
-        for stream in self.streams:
+        for stream in list(self.streams):
             stream.close()
         for grace in self._graces.values():
             grace.cancel()
