@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 import uvloop
+from typing_extensions import override
 
 from bench.calls import echo, initialize, initialized, session_headers
 
@@ -125,9 +126,11 @@ class _Stream(asyncio.Protocol):
             raise ValueError(f"answered {answer[:200]!r}")
         return answer
 
+    @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
 
+    @override
     def data_received(self, data: bytes) -> None:
         answer = self._answer
         if answer is None:
@@ -138,6 +141,7 @@ class _Stream(asyncio.Protocol):
             answer.set_result(self._buffer)
             self._buffer = b""
 
+    @override
     def connection_lost(self, exc: Exception | None) -> None:
         if self._answer is None:
             self._holder.closed += 1
