@@ -51,6 +51,7 @@ from gatewright.policy.pipeline import compose
 from gatewright.policy.questions import Questions
 from gatewright.policy.resolve import Resolve
 from gatewright.protocol import http_sse
+from gatewright.protocol.chain import CHAIN_VARIABLE, Chain
 from gatewright.protocol.sealed import KEY_BYTES, Sealer
 from gatewright.routing.cursors import Cursors
 from gatewright.routing.fanout import Fanout
@@ -58,6 +59,7 @@ from gatewright.routing.front import Front
 from gatewright.routing.listening import Listening
 from gatewright.routing.listings import Listings
 from gatewright.routing.router import Router
+from gatewright.secret import Secret
 
 VERSION: Final = version("gatewright")
 log = structlog.get_logger("gatewright")
@@ -96,10 +98,11 @@ class Built(msgspec.Struct, frozen=True):
 
 @final
 class Gateway:
-    """One gateway process."""
+    """One gateway process. `passed` are the gateways that it was started by, as their child."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, passed: tuple[str, ...] = ()) -> None:
         self._config = config
+        self._chain = Chain(config.gateway_id or secrets.token_hex(6), config.limits.max_hops, passed)
         self._server: uvicorn.Server | None = None
         self._front: StdioFront | None = None
 
@@ -137,7 +140,7 @@ class Gateway:
                     built.handle, built.dialogue, built.sessions, config.limits, host, drain_s=config.drain_s
                 )
                 for name, backend in built.backends.items():
-                    if host.route in ("", name):
+                    if host.route in ("", name) and self._chain.is_open:
                         background(backend.warm_up())
                 try:
                     await self._front.serve(*fds, on_ready)
@@ -169,7 +172,7 @@ class Gateway:
             admin_app(backends, config.backends, lambda: len(sessions), lambda: server.should_exit, VERSION)
         )
         admin_task = None if admin_sock is None else background(admin.serve(sockets=[admin_sock]))
-        for backend in backends.values():
+        for backend in backends.values() if self._chain.is_open else ():
             background(backend.warm_up())
         try:
             await server.serve(sockets=[sock])
@@ -199,8 +202,11 @@ class Gateway:
 
         listings.listen(arrived)
         for name, settings in config.backends.items():
-            connector = _connector(name, settings, tasks)
-            backends[name] = McpBackend(name, _settled(settings), connector, sessions, background, listings, sealer)
+            settled = _settled(settings, self._chain)
+            connector = _connector(name, settled, tasks)
+            backends[name] = McpBackend(
+                name, settled, connector, sessions, background, listings, sealer, chain=self._chain.own
+            )
         bounds = _slowest(config)
         cursors = Cursors(secrets.token_bytes(32))
         fanout = Fanout(backends, listings, cursors, config.routing, bounds)
@@ -215,14 +221,14 @@ class Gateway:
             ],
             dispatch,
         )
-        return Built(backends, sessions, handle, Dialogue(handle, front), router)
+        return Built(backends, sessions, handle, Dialogue(handle, front, self._chain), router)
 
     def _endpoint(self, built: Built) -> Endpoint:
         """What serves the paths of the listener."""
         limits, sessions, dialogue = self._config.limits, built.sessions, built.dialogue
         keepalive = Keepalive(limits.stream_keepalive_s)
         return Endpoint(
-            ModernSide(built.handle, keepalive),
+            ModernSide(built.handle, keepalive, self._chain),
             HandshakeSide(dialogue, sessions, keepalive, limits.max_queued_messages),
             SseSide(dialogue, sessions, keepalive, built.router.has_route, limits),
             built.router.has_route,
@@ -243,8 +249,11 @@ def _connector(name: str, settings: BackendSettings, tasks: asyncio.TaskGroup) -
     return kinds[settings.transport](name, settings, tasks)
 
 
-def _settled(settings: BackendSettings) -> BackendSettings:
-    """With the era that the transport carries, where there is but one: nothing has to be asked then."""
+def _settled(settings: BackendSettings, chain: Chain) -> BackendSettings:
+    """With what follows from the transport: the era, where it carries but one, and what a child is told of the gateways
+    above it."""
+    if settings.transport == "stdio":
+        return replace(settings, env={CHAIN_VARIABLE: Secret(chain.own), **settings.env})
     return replace(settings, era=http_sse.ERA) if settings.transport == "sse" else settings
 
 

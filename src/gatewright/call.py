@@ -78,6 +78,9 @@ class Client(msgspec.Struct, frozen=True, gc=False):
     """The level its handshake session set; a modern client says it per request."""
     forwarded: msgspec.Raw | None = None
     """A modern client's `_meta` as a modern backend is sent it; None where each call has its own."""
+    chain: str = ""
+    """The gateways that its requests have passed, this one last, as the JSON text that backends are told
+    (`protocol.chain`). Empty: nothing is said of them."""
 
 
 @final

@@ -17,7 +17,7 @@ from pathlib import Path as FilePath
 from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge, Le
-from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, ConfigDict, StringConstraints, TypeAdapter, ValidationError
 
 from gatewright.backend.settings import BackendSettings, is_name
 from gatewright.config_clients import translate
@@ -28,6 +28,7 @@ from gatewright.config_tree import START, Entry, Mapping, Mark, Node, Path, Prob
 from gatewright.errors import GatewrightError
 from gatewright.inbound.settings import Limits, Listen, Sessions
 from gatewright.protocol import http_sse
+from gatewright.protocol.chain import GATEWAY_ID
 from gatewright.routing.settings import Routing
 
 MAX_FILE_BYTES = 1 << 20
@@ -87,6 +88,9 @@ class Config:
     """The control plane: console, admin API, metrics. Null switches it off."""
     store: Annotated[Literal["memory"], BeforeValidator(_read_store)] = "memory"
     """Where sessions live. `memory`: in the one process there is."""
+    gateway_id: Annotated[str, StringConstraints(pattern=f"^{GATEWAY_ID}$")] | None = None
+    """The gateway's name in chains of gateways, by which it knows a request that has passed it. Replicas behind one
+    address share it. Null: a random one for each process."""
     limits: Limits = field(default_factory=Limits)
     """Bounds of client connections, requests and streams."""
     sessions: Sessions = field(default_factory=Sessions)

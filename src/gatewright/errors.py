@@ -9,10 +9,12 @@
         │   ├── HeaderMismatch, UnsupportedVersion, MissingCapability
         │   └── UnknownSession, SessionRequired, OriginRefused
         ├── Overloaded           the gateway is full or draining: try again later
+        ├── ChainRefused         gateways lead in a circle, or too many stand in a row
         └── BackendError         a backend is at fault
             ├── BackendUnavailable   not reached: it is safe to try again
             ├── BackendTimeout       no answer by the deadline: it may have run
-            └── BackendGarbage       it answered something that is not MCP
+            ├── BackendGarbage       it answered something that is not MCP
+            └── BackendRefusedChain  a gateway behind this one, or this one again, refused the chain
 
 A backend's own JSON-RPC error is not in this tree: it is a value (`call.Failure`).
 """
@@ -113,6 +115,11 @@ class Overloaded(GatewayError):
     is_retriable: ClassVar[bool] = True
 
 
+class ChainRefused(GatewayError):
+    """The configuration of gateways is wrong: the request came back to one that it had passed, or passed too many.
+    `data` names them."""
+
+
 class BackendError(GatewayError):
     """A backend failed the call."""
 
@@ -131,3 +138,7 @@ class BackendTimeout(BackendError):
 
 class BackendGarbage(BackendError):
     """The backend's answer breaks the protocol; the call may have run."""
+
+
+class BackendRefusedChain(BackendError):
+    """A gateway behind this one refused the chain. It says why, in its own words; nothing ran."""

@@ -59,11 +59,11 @@ class Session:
 
 
 @asynccontextmanager
-async def standing(backend: Backend, sessions: dict[str, Session]) -> AsyncIterator[Standing]:
+async def standing(backend: Backend, sessions: dict[str, Session]) -> AsyncIterator[tuple[Standing, Feed]]:
     async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
         background = Background(tasks)
         feed = Feed("notes", backend, background)
-        yield Standing(feed, sessions, background)
+        yield Standing(sessions, background), feed
         feed.close()
 
 
@@ -75,25 +75,25 @@ async def heard(session: Session) -> tuple[str, bytes]:
 async def test_a_watching_session_hears_of_list_changes() -> None:
     """On its own standing stream, without having asked for anything."""
     backend, session = Backend(set()), Session()
-    async with standing(backend, {"s": session}) as stand:
-        await stand.watch("s")
+    async with standing(backend, {"s": session}) as (stand, feed):
+        await stand.watch("s", feed)
         backend.say(TOOLS)
         assert await heard(session) == (TOOLS, b"{}")
 
 
 async def test_watching_a_backend_that_is_not_there_is_no_failure() -> None:
     """The session goes on without notices."""
-    async with standing(Backend(set(), is_there=False), {"s": Session()}) as stand:
-        await stand.watch("s")
+    async with standing(Backend(set(), is_there=False), {"s": Session()}) as (stand, feed):
+        await stand.watch("s", feed)
 
 
 async def test_each_session_hears_what_it_subscribed_to() -> None:
     """And nothing of what another one did."""
     backend, one, two = Backend({"a:1", "a:2"}), Session(), Session()
-    async with standing(backend, {"one": one, "two": two}) as stand:
-        assert await stand.subscribe("one", "a:1") == Result(b"{}")
-        assert await stand.subscribe("two", "a:2") == Result(b"{}")
-        assert await stand.subscribe("one", "a:1") == Result(b"{}")  # again: nothing new
+    async with standing(backend, {"one": one, "two": two}) as (stand, feed):
+        assert await stand.subscribe("one", "a:1", feed) == Result(b"{}")
+        assert await stand.subscribe("two", "a:2", feed) == Result(b"{}")
+        assert await stand.subscribe("one", "a:1", feed) == Result(b"{}")  # again: nothing new
         backend.say(UPDATED, {"uri": Raw(b'"a:1"')})
         assert await heard(one) == (UPDATED, b'{"uri":"a:1"}')
         backend.say(UPDATED, {"uri": Raw(b'"a:2"')})
@@ -103,8 +103,8 @@ async def test_each_session_hears_what_it_subscribed_to() -> None:
 
 async def test_what_the_backend_does_not_agree_to_is_refused() -> None:
     """The client learns that it will hear nothing, instead of waiting."""
-    async with standing(Backend(set()), {"s": Session()}) as stand:
-        answer = await stand.subscribe("s", "a:1")
+    async with standing(Backend(set()), {"s": Session()}) as (stand, feed):
+        answer = await stand.subscribe("s", "a:1", feed)
         assert isinstance(answer, Failure)
         assert answer.code == -32602
 
@@ -112,9 +112,9 @@ async def test_what_the_backend_does_not_agree_to_is_refused() -> None:
 async def test_an_unsubscribed_resource_is_heard_no_more() -> None:
     """And unsubscribing from what was not subscribed to is no failure."""
     backend, session = Backend({"a:1", "a:2"}), Session()
-    async with standing(backend, {"s": session}) as stand:
-        await stand.subscribe("s", "a:1")
-        await stand.subscribe("s", "a:2")
+    async with standing(backend, {"s": session}) as (stand, feed):
+        await stand.subscribe("s", "a:1", feed)
+        await stand.subscribe("s", "a:2", feed)
         assert stand.unsubscribe("s", "a:1") == stand.unsubscribe("s", "never") == Result(b"{}")
         backend.say(UPDATED, {"uri": Raw(b'"a:1"')})
         backend.say(UPDATED, {"uri": Raw(b'"a:2"')})
@@ -124,9 +124,9 @@ async def test_an_unsubscribed_resource_is_heard_no_more() -> None:
 async def test_nothing_stays_of_a_session_that_ended() -> None:
     """Released, it is no listener any more, and upstream closes when it was the last."""
     backend, session = Backend({"a:1"}), Session()
-    async with standing(backend, {"s": session}) as stand:
-        await stand.watch("s")
-        await stand.subscribe("s", "a:1")
+    async with standing(backend, {"s": session}) as (stand, feed):
+        await stand.watch("s", feed)
+        await stand.subscribe("s", "a:1", feed)
         stand.release("s")
         while backend.announced:
             await asyncio.sleep(0)
@@ -136,8 +136,8 @@ async def test_nothing_stays_of_a_session_that_ended() -> None:
 async def test_a_session_that_ended_meanwhile_joins_nothing() -> None:
     """It may end while its subscription is on its way."""
     backend = Backend({"a:1"})
-    async with standing(backend, {}) as stand:
-        await stand.subscribe("gone", "a:1")
+    async with standing(backend, {}) as (stand, feed):
+        await stand.subscribe("gone", "a:1", feed)
         while backend.announced:
             await asyncio.sleep(0)
 
@@ -145,7 +145,7 @@ async def test_a_session_that_ended_meanwhile_joins_nothing() -> None:
 async def test_subscriptions_of_one_session_are_bounded() -> None:
     """The bound holds, with a clear error."""
     backend = Backend({f"a:{number}" for number in range(MAX_URIS + 2)})
-    async with standing(backend, {"s": Session()}) as stand:
-        answers = [await stand.subscribe("s", f"a:{number}") for number in range(MAX_URIS + 2)]
+    async with standing(backend, {"s": Session()}) as (stand, feed):
+        answers = [await stand.subscribe("s", f"a:{number}", feed) for number in range(MAX_URIS + 2)]
         assert isinstance(answers[-1], Failure)
         assert answers[0] == Result(b"{}")

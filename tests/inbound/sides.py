@@ -22,6 +22,7 @@ from gatewright.inbound.sessions import Sessions
 from gatewright.inbound.settings import Limits
 from gatewright.inbound.settings import Sessions as SessionSettings
 from gatewright.protocol import jsonrpc, modern
+from gatewright.protocol.chain import Chain
 from gatewright.routing.cursors import Cursors
 from gatewright.routing.fanout import Fanout
 from gatewright.routing.front import Front
@@ -93,8 +94,9 @@ async def listening(
     state = State()
     async with asyncio.TaskGroup() as tasks:
         front = front_of_nothing(Background(tasks))
-        modern_side = ModernSide(handle, keepalive)
-        handshake_side = HandshakeSide(Dialogue(handle, front), sessions, keepalive, max_queued_messages)
+        chain = Chain("here", 8)
+        modern_side = ModernSide(handle, keepalive, chain)
+        handshake_side = HandshakeSide(Dialogue(handle, front, chain), sessions, keepalive, max_queued_messages)
 
         async def serve(request: HttpRequest, responder: Responder) -> None:
             if request.method == "GET":

@@ -16,6 +16,7 @@ from gatewright.errors import ClientError, InvalidParams, InvalidRequest, Method
 from gatewright.inbound.dialogue import CancelledCall, Dialogue, SessionRules, cancelled_id
 from gatewright.inbound.sessions import Session
 from gatewright.protocol import jsonrpc
+from gatewright.protocol.chain import Chain
 from gatewright.protocol.handshake import State
 from gatewright.protocol.revisions import HANDSHAKE_2025_06_18
 from gatewright.routing.front import Front
@@ -77,7 +78,7 @@ def dialogue(handle: Handler | None = None, front: StubFront | None = None) -> D
     async def done(call: Call) -> Outcome:
         return Result(b'{"method":"%b"}' % call.method.encode())
 
-    return Dialogue(handle or done, cast("Front", front or StubFront()))
+    return Dialogue(handle or done, cast("Front", front or StubFront()), Chain("here", 8))
 
 
 def message(method: str, params: bytes | None = None) -> jsonrpc.Message:

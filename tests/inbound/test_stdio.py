@@ -16,6 +16,7 @@ from gatewright.inbound.sessions import Sessions
 from gatewright.inbound.settings import Limits
 from gatewright.inbound.settings import Sessions as SessionSettings
 from gatewright.inbound.stdio import StdioFront, StdioHost
+from gatewright.protocol.chain import Chain
 from gatewright.routing.front import Front
 from journeys.local import LocalHost, at_home
 from journeys.toolbox import META, Toolbox
@@ -388,7 +389,7 @@ async def test_a_bug_ends_one_message_and_not_the_process(method: str) -> None:
         raise ZeroDivisionError("secret")
 
     sessions = Sessions(SessionSettings(), lambda _: None)
-    dialogue = Dialogue(broken, cast("Front", SimpleNamespace(offer=broken, info=b"{}")))
+    dialogue = Dialogue(broken, cast("Front", SimpleNamespace(offer=broken, info=b"{}")), Chain("here", 8))
     front = StdioFront(broken, dialogue, sessions, Limits(), StdioHost(), drain_s=1.0)
     (source, to_front), (from_front, sink) = os.pipe(), os.pipe()
     async with asyncio.TaskGroup() as tasks:

@@ -16,6 +16,7 @@ from msgspec import Raw
 from gatewright.call import Client, Failure, InputRequired, Params, Result
 from gatewright.errors import ProtocolError
 from gatewright.protocol import bridge, jsonrpc, methods, modern
+from gatewright.protocol.chain import CHAIN_KEY, Chain
 from gatewright.protocol.methods import METHODS, Method
 from gatewright.protocol.revisions import ALL, HANDSHAKE, MODERN, MODERN_2026_07_28, Revision
 
@@ -110,12 +111,13 @@ def test_a_request_of_our_own_carries_what_every_request_must(
     if is_from_a_call:
         said = {modern.VERSION_KEY: "2026-07-28", modern.CAPABILITIES_KEY: {"roots": {}}, "com.example/tenant": "a"}
         message = jsonrpc.decode_request(jsonrpc.request(1, "tools/list", {"_meta": said | {modern.INFO_KEY: INFO}}))
-        who, _ = modern.admit(message, None, None)
+        who, _ = modern.admit(message, None, None, Chain("here", 8))
     sent = plain(bridge.modern_params(members(given_params), {}, who, 5))
     assert sent.pop("_meta") == {
         modern.VERSION_KEY: "2026-07-28",
         modern.INFO_KEY: INFO,
         modern.CAPABILITIES_KEY: {"roots": {}},
+        **({CHAIN_KEY: ["here"]} if is_from_a_call else {}),
     }
     assert sent == given_params
 
@@ -127,12 +129,12 @@ def test_an_admitted_request_is_sent_on_as_it_was_read(
     """From the ladder through to the backend: the same for the first client and for the next that says the same."""
     meta |= {modern.VERSION_KEY: "2026-07-28", modern.CAPABILITIES_KEY: {"elicitation": {}}}
     body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "x", "params": {**given_params, "_meta": meta}}).encode()
-    expected = {key: value for key, value in meta.items() if key != "baggage"}
+    expected = {key: value for key, value in meta.items() if key != "baggage"} | {CHAIN_KEY: ["here"]}
     if "progressToken" in meta:
         expected["progressToken"] = token
     for _ in range(2):
         message = jsonrpc.decode_request(body)
-        who, read = modern.admit(message, None, None)
+        who, read = modern.admit(message, None, None, Chain("here", 8))
         assert isinstance(message.params, dict)
         sent = plain(bridge.modern_params(message.params, read, who, token))
         assert sent.pop("_meta") == expected
@@ -147,7 +149,7 @@ def test_parameters_for_a_modern_backend_pass_its_own_ladder(row: Method, revisi
     who = client(revision, {"roots": {}}, "error")
     sent = bridge.modern_params({"name": Raw(b'"x"')}, {}, who, 1)
     message = jsonrpc.decode_request(jsonrpc.request(1, row.name, sent))
-    read, _ = modern.admit(message, None, None)
+    read, _ = modern.admit(message, None, None, Chain("here", 8))
     assert read.revision is MODERN_2026_07_28
     assert modern.is_claimed(message, None)
 

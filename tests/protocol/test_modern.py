@@ -17,9 +17,11 @@ from msgspec import UNSET, Raw
 from gatewright.errors import GatewayError, HeaderMismatch, MalformedMeta, UnsupportedVersion
 from gatewright.protocol import headers as header_codec
 from gatewright.protocol import jsonrpc, modern, refusals
+from gatewright.protocol.chain import Chain
 from gatewright.protocol.methods import METHODS
 
 REVISION = "2026-07-28"
+HERE = Chain("here", 8)
 JUNK_META = [5, "io.modelcontextprotocol/protocolVersion", [], None, True]
 
 
@@ -53,7 +55,7 @@ def mirrored(of: str, named: str | None = None, /, **changed: bytes | None) -> d
 def code_of(message: jsonrpc.Message, name: str | None, headers: Mapping[bytes, bytes] | None) -> int:
     """The JSON-RPC code that the ladder ends in, 0 when the request is admitted. The status is 400 throughout."""
     try:
-        modern.admit(message, name, headers)
+        modern.admit(message, name, headers, HERE)
     except GatewayError as error:
         return refusals.failure(error).code if refusals.status(error, "modern") == 400 else 1
     return 0
@@ -113,14 +115,14 @@ def test_an_unserved_revision_is_told_what_is_served() -> None:
     """S-11: `supported` and `requested`, the latter cut, because it is echoed."""
     message = request("tools/list", {"_meta": meta(protocolVersion="x" * 500)})
     with pytest.raises(UnsupportedVersion) as refused:
-        modern.admit(message, None, mirrored("tools/list", protocol_version=b"x" * 500))
+        modern.admit(message, None, mirrored("tools/list", protocol_version=b"x" * 500), HERE)
     assert refused.value.data == {"supported": [REVISION], "requested": "x" * 40}
 
 
 def test_an_admitted_request_says_who_sent_it() -> None:
     """The client as this very request describes it, and the members of its `_meta`."""
     members = meta(clientCapabilities={"roots": {}}, logLevel="error") | {"com.example/x": [1], "progressToken": 7}
-    client, read = modern.admit(request("tools/list", {"_meta": members}), None, mirrored("tools/list"))
+    client, read = modern.admit(request("tools/list", {"_meta": members}), None, mirrored("tools/list"), HERE)
     assert client.revision.name == REVISION
     assert (json.loads(bytes(client.info)), json.loads(bytes(client.capabilities))) == (
         {"name": "c", "version": "1"},
@@ -128,7 +130,7 @@ def test_an_admitted_request_says_who_sent_it() -> None:
     )
     assert {key: json.loads(bytes(value)) for key, value in read.items()} == members
     assert client.session == ""
-    nameless, _ = modern.admit(request("ping", {"_meta": meta(clientInfo=UNSET)}), None, mirrored("ping"))
+    nameless, _ = modern.admit(request("ping", {"_meta": meta(clientInfo=UNSET)}), None, mirrored("ping"), HERE)
     assert bytes(nameless.info) == b"{}"
 
 
@@ -136,7 +138,7 @@ def test_a_log_level_is_kept_as_it_is_spelt_plainly() -> None:
     """Whoever compares it later compares bytes: an escape must not hide it."""
     body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "ping", "params": {"_meta": meta(logLevel="info")}})
     message = jsonrpc.decode_request(body.replace('"info"', '"\\u0069nfo"').encode())
-    _, read = modern.admit(message, None, None)
+    _, read = modern.admit(message, None, None, HERE)
     assert bytes(read[modern.LOG_LEVEL_KEY]) == b'"info"'
 
 
@@ -330,4 +332,4 @@ def test_junk_raises_only_what_is_documented(junk: bytes, headers: dict[bytes, b
     message = jsonrpc.Message("2.0", 1, "tools/call", {"_meta": Raw(junk)})
     assert isinstance(modern.is_claimed(message, None), bool)
     with pytest.raises((MalformedMeta, HeaderMismatch, UnsupportedVersion)):
-        modern.admit(message, "x", headers)
+        modern.admit(message, "x", headers, HERE)

@@ -16,6 +16,7 @@ from weakref import WeakValueDictionary
 import structlog
 from msgspec import Raw
 
+from gatewright.backend import chained
 from gatewright.backend.annotations import Annotations
 from gatewright.backend.base import Connector, Refused
 from gatewright.backend.eras import NOT_THIS_ERA, PROBE_S, Eras
@@ -26,7 +27,7 @@ from gatewright.backend.modern import GATEWAY_INFO, MODERN_ERRORS, ModernFace, R
 from gatewright.backend.parking import Limits, Parking
 from gatewright.backend.standing import Standing
 from gatewright.call import ANONYMOUS, Call, Caller, Client, Failure, Outcome, Params, Result
-from gatewright.errors import BackendError, BackendUnavailable, ProtocolError
+from gatewright.errors import BackendError, BackendRefusedChain, BackendUnavailable, ProtocolError
 from gatewright.protocol import addressing, bridge, jsonrpc, questions
 from gatewright.protocol.revisions import Era
 
@@ -58,6 +59,7 @@ class McpBackend:
         changes: Changes,
         sealer: Sealer,
         *,
+        chain: str = "",
         probe_s: float = PROBE_S,
     ) -> None:
         self.name = name
@@ -66,10 +68,11 @@ class McpBackend:
         self._settings = settings
         self._connector = connector
         ids = itertools.count(1)
+        self._own = own_client(GATEWAY_INFO, chain=chain)
         forced = None if settings.era == "auto" else settings.era
         is_tied = connector.is_shared_wire and forced is None
         self._modern = ModernFace(name, connector, background, changes, ids, is_tied=is_tied)
-        self._handshake = HandshakeFace(name, connector, settings, outlets, background, changes, ids)
+        self._handshake = HandshakeFace(name, connector, settings, outlets, background, changes, ids, chain)
         self._eras = Eras(
             name,
             forced,
@@ -78,13 +81,14 @@ class McpBackend:
             background,
             is_tied=is_tied,
             probe_s=probe_s,
+            chain=chain,
         )
         self._speaks: Final = self._eras.speaks
         bounds = Limits(settings.max_parked, settings.max_parked_per_caller, settings.parked_s)
         self._parking = Parking(name, sealer, bounds, background)
         self.feed: Final = Feed(name, self, background)
         self._feeds: WeakValueDictionary[str, Feed] = WeakValueDictionary()
-        self._standing = Standing(self.feed, outlets, background)
+        self._standing = Standing(outlets, background)
         self._background = background
         self._learning = asyncio.Lock()
 
@@ -126,7 +130,7 @@ class McpBackend:
         """A method that the modern era lost, done here as that era does it."""
         session = call.client.session
         if call.method == "resources/subscribe":
-            return await self._standing.subscribe(session, uri)
+            return await self._standing.subscribe(session, uri, self._shared_feed(call.client))
         if call.method == "resources/unsubscribe":
             return self._standing.unsubscribe(session, uri)
         return Result(b"{}")  # logging/setLevel: every request carries the session's level
@@ -166,7 +170,7 @@ class McpBackend:
                 return Offer(result.capabilities, result.serverInfo, result.instructions)
             offer = await self._eras.discover(client)
             if client.session:
-                self._background(self._standing.watch(client.session))
+                self._background(self._standing.watch(client.session, self._shared_feed(client)))
             return offer
 
         found = await self._asked(client, caller, ask)
@@ -192,12 +196,23 @@ class McpBackend:
         """
         era = await self._eras.of(client, caller)
         if era == "modern" or self._settings.stateless:
-            return self.feed, await self.feed.join(wants, heard)
-        key = f"{bridge.fingerprint(bytes(client.capabilities))} {caller.subject}"
+            feed = self._shared_feed(client)
+        else:
+            key = f"{bridge.fingerprint(bytes(client.capabilities))} {caller.subject} {client.chain}"
+            feed = self._feed_of(key, client, caller)
+        return feed, await feed.join(wants, heard)
+
+    def _shared_feed(self, client: Client) -> Feed:
+        """The feed of all whose requests passed the same gateways: what listens in a circle is refused as calls are."""
+        if client.chain == self._own.chain:
+            return self.feed
+        return self._feed_of(f"chain {client.chain}", own_client(GATEWAY_INFO, chain=client.chain), FEED_CALLER)
+
+    def _feed_of(self, key: str, client: Client, caller: Caller) -> Feed:
         feed = self._feeds.get(key)
         if feed is None:
             feed = self._feeds[key] = Feed(self.name, Own(self, client, caller), self._background)
-        return feed, await feed.join(wants, heard)
+        return feed
 
     async def listen(
         self,
@@ -208,16 +223,15 @@ class McpBackend:
         caller: Caller = FEED_CALLER,
     ) -> None:
         """See Upstream.listen. With a client, in that client's own session."""
+        whose = client or self._own
 
         async def ask(era: Era) -> None:
             if era == "modern":
-                await self._modern.listen(wants, acknowledged, announced)
-            elif client is None:
-                await self._handshake.listen(wants, acknowledged, announced)
+                await self._modern.listen(wants, acknowledged, announced, whose.chain)
             else:
-                await self._handshake.listen(wants, acknowledged, announced, client, caller)
+                await self._handshake.listen(wants, acknowledged, announced, whose, caller)
 
-        failure = await self._asked(client or own_client(GATEWAY_INFO), caller, ask)
+        failure = await self._asked(whose, caller, ask)
         if failure is not None:
             raise BackendUnavailable(f"{self.name} refused to be listened to: {failure.message[:200]}")
 
@@ -228,9 +242,8 @@ class McpBackend:
     async def warm_up(self) -> None:
         """Find out the era ahead of the first call, and start what has to be started. A backend that is not there yet
         is asked again by the first call."""
-        client = own_client(GATEWAY_INFO)
         try:
-            await self._eras.of(client, ANONYMOUS)
+            await self._eras.of(self._own, ANONYMOUS)
         except BackendError as error:
             log.warning("backend not ready", backend=self.name, reason=error.message)
 
@@ -259,22 +272,25 @@ class McpBackend:
         backend is the judge."""
         async with self._learning:
             if not self.annotations.is_known:
-                await self._read_tools(call)
-                self.annotations.is_known = True
+                self.annotations.is_known = await self._read_tools(call)
 
-    async def _read_tools(self, call: Call) -> None:
+    async def _read_tools(self, call: Call) -> bool:
+        """Read what there is to read. False when the backend refuses this call's chain: others' it may not."""
         cursor: Raw | None = None
         try:
             for _ in range(100):
                 params: Params = {} if cursor is None else {"cursor": cursor}
                 answer = await self.request("tools/list", params, call.client, call.caller)
                 if isinstance(answer, Failure):
-                    return
+                    return not chained.is_refusal(answer)
                 cursor = jsonrpc.members(answer.value).get("nextCursor")
                 if cursor is None or bytes(cursor) == b"null":
-                    return
+                    return True
+        except BackendRefusedChain:
+            return False
         except (BackendError, ProtocolError):
-            return
+            return True
+        return True
 
     async def _asked(self, client: Client, caller: Caller, ask: Callable[[Era], Awaitable[T]]) -> T | Failure:
         """What `ask` finds in the era to speak for this client, in the other one if the backend has changed."""

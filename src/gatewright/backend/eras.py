@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, final
 import msgspec
 from msgspec import Raw
 
+from gatewright.backend import chained
 from gatewright.backend.base import Refused
 from gatewright.backend.handshake import HandshakeFace, NotThisEra
 from gatewright.backend.modern import MODERN_ERRORS, PROBE, ModernFace
@@ -78,8 +79,10 @@ class Eras:
         *,
         is_tied: bool,
         probe_s: float = PROBE_S,
+        chain: str = "",
     ) -> None:
         self._name = name
+        self._chain = chain
         self._is_forced = forced is not None
         self._modern = modern
         self._handshake = handshake
@@ -90,7 +93,8 @@ class Eras:
             "modern": self._probe_modern,
             "handshake": self._probe_handshake,
         }
-        self._flights: dict[Era, asyncio.Future[None]] = {}
+        self._flights: dict[tuple[Era, str], asyncio.Future[None]] = {}
+        """By chain too: gateways in a circle that waited for each other's would wait for ever."""
         self._doubted_until: dict[Era, float] = {}
         self._recheck: asyncio.Future[bool | None] | None = None
         self._recheck_from = 0.0
@@ -152,10 +156,20 @@ class Eras:
         """What it says of itself in the modern era. Raises BackendError."""
         if self.offer is None:
             answer = await self._modern.request(PROBE, {}, client)
-            self.offer = _read_offer(answer) if isinstance(answer, Result) else None
-        if self.offer is None:
-            raise BackendUnavailable(f"{self._name} does not answer server/discover")
+            found = self._read(answer, client) if isinstance(answer, Result) else None
+            if found is None:
+                if isinstance(answer, Failure) and chained.is_refusal(answer):
+                    raise chained.refusal(self._name, answer)
+                raise BackendUnavailable(f"{self._name} does not answer server/discover")
+            return found
         return self.offer
+
+    def _read(self, answer: Result, client: Client) -> Offer | None:
+        """What it says of itself, kept unless it was said to another gateway's chain: there, parts may be missing."""
+        found = _read_offer(answer)
+        if client.chain == self._chain:
+            self.offer = found
+        return found
 
     async def _rechecked(self, client: Client, asked: asyncio.Future[bool | None]) -> None:
         verdict: bool | None = None
@@ -171,11 +185,12 @@ class Eras:
 
     async def _found(self, era: Era, client: Client, caller: Caller) -> None:
         """Wait until it is known whether the backend speaks `era`, asked once however many want to know."""
-        flight = self._flights.get(era)
+        key = (era, client.chain)
+        flight = self._flights.get(key)
         if flight is None:
-            self._flights[era] = flight = asyncio.get_running_loop().create_future()
+            self._flights[key] = flight = asyncio.get_running_loop().create_future()
             if self._start(self._fly(era, client, caller, flight)) is None:
-                del self._flights[era]
+                del self._flights[key]
                 raise BackendUnavailable(f"{self._name} is being closed")
         await asyncio.shield(flight)
 
@@ -187,8 +202,9 @@ class Eras:
             is_found = True
         except BackendError as raised:
             error = raised
+            is_found = self.speaks[era] is not None  # by somebody else, meanwhile
         finally:
-            del self._flights[era]
+            del self._flights[era, client.chain]
             if is_found:
                 flight.set_result(None)
             else:
@@ -233,9 +249,10 @@ class Eras:
         except (TimeoutError, BackendGarbage):
             return None
         if isinstance(answer, Failure):
+            if chained.is_refusal(answer):
+                raise chained.refusal(self._name, answer)
             return answer.code in MODERN_ERRORS
-        self.offer = _read_offer(answer)
-        return self.offer is not None
+        return self._read(answer, client) is not None
 
     async def _probe_handshake(self, client: Client, caller: Caller) -> bool:
         """Whether it opens a session, which the client's calls then use. Raises BackendError."""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final, final
 import structlog
 from msgspec import Raw
 
+from gatewright.backend import chained
 from gatewright.backend.base import Connector, Link, Request, SessionLost
 from gatewright.backend.claims import Claims
 from gatewright.backend.feed import Heard, Wants
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
 FEED_CALLER: Final = Caller("gatewright feed")
 """Whose backend session carries announcements for all listeners."""
-FEED_CLIENT: Final = Client(handshake.OFFERED, b'{"name":"gatewright","version":"1"}', b"{}")
 LOOK_S: Final = 2.0
 """How often it is looked whether the feed's session is still there; pipes die without a word."""
 POOLED: Final = "pool "
@@ -121,11 +121,14 @@ class HandshakeFace:
         start: Start,
         changes: Changes,
         ids: Iterator[int] | None = None,
+        chain: str = "",
     ) -> None:
         self._name = name
         self._ids = itertools.count(1) if ids is None else ids
         """Unique among all that shares the connector's connections: an answer that a broken backend puts on the wrong
         connection has an id that nobody waits for there."""
+        self._chain = chain
+        """What the gateway's own requests carry: they share sessions with those of clients that came straight here."""
         self._connector = connector
         self._max_pooled = max(1, settings.max_children // 2) if connector.is_shared_wire else MAX_POOLED
         self._uses = itertools.count(1)
@@ -237,12 +240,12 @@ class HandshakeFace:
         wants: Wants,
         acknowledged: Callable[[Wants], None],
         announced: Heard,
-        client: Client = FEED_CLIENT,
+        client: Client,
         caller: Caller = FEED_CALLER,
     ) -> None:
         """See Upstream.listen: the session of this client, with its standing stream and resource subscriptions. Many
         servers tell what a session changed in that session only, and a child process knows nothing of its siblings.
-        Without a client it is a session of the feed's own, which ends with it."""
+        That of the feed's own caller ends with it."""
         session = await self.session(client, caller)
 
         def heard(method: str, params: Params) -> None:
@@ -272,7 +275,7 @@ class HandshakeFace:
                 session.sink.ears.remove(ear)
             session.listeners -= 1
             session.subscribed.subtract(wants.uris)
-            self._start(self._left(session, wants.uris, is_own=client is FEED_CLIENT))
+            self._start(self._left(session, wants.uris, is_own=caller is FEED_CALLER))
 
     async def _subscribe(self, session: BackendSession, uris: frozenset[str]) -> frozenset[str]:
         """Subscribe to resources. Returns those that the backend agreed to."""
@@ -348,11 +351,13 @@ class HandshakeFace:
             opening.exception()  # seen
 
     def _key(self, client: Client, caller: Caller) -> str:
-        if self._is_stateless:
-            return "all"
-        if client.session:
+        if client.session and not self._is_stateless:
             return f"session {client.session}"
-        return f"{POOLED}{bridge.fingerprint(bytes(client.capabilities))} {caller.subject}"
+        # A session is told of one chain: in another's it would hide a circle, or be refused for it.
+        chain = "" if client.chain == self._chain else f" {client.chain}"
+        if self._is_stateless:
+            return f"all{chain}"
+        return f"{POOLED}{bridge.fingerprint(bytes(client.capabilities))} {caller.subject}{chain}"
 
     async def _open(self, key: str, client: Client, opened: asyncio.Future[BackendSession]) -> None:
         """Open a session and tell everybody who waits. Runs on its own, so that one waiter's cancel harms no other."""
@@ -409,12 +414,15 @@ class HandshakeFace:
                 capabilities = bridge.without_asks(capabilities)
             elif not has_own:
                 capabilities = bridge.across(bytes(capabilities))
-            params = jsonrpc.members(jsonrpc.encode(handshake.initialize_params(offered, client.info, capabilities)))
+            said = handshake.initialize_params(offered, client.info, capabilities, client.chain)
+            params = jsonrpc.members(jsonrpc.encode(said))
             answer = await link.exchange(
                 Request(next(self._ids), "initialize", params, b"mcp-method: initialize\r\n", is_cancellable=False),
                 sink,
             )
             if isinstance(answer, Failure):
+                if chained.is_refusal(answer):
+                    raise chained.refusal(self._name, answer)
                 raise NotThisEra(f"{self._name} refused initialize: {answer.message[:200]}")
             try:
                 revision, result = handshake.read_initialize_result(answer.value)

@@ -98,14 +98,14 @@ class ModernFace:
         lines = self._mirrored(None, method, None)
         return await link.exchange(Request(token, method, carried, lines, is_retry_safe=True), _Deaf())
 
-    async def listen(self, wants: Wants, acknowledged: Callable[[Wants], None], announced: Heard) -> None:
-        """See Upstream.listen: one long `subscriptions/listen`."""
+    async def listen(self, wants: Wants, acknowledged: Callable[[Wants], None], announced: Heard, chain: str) -> None:
+        """See Upstream.listen: one long `subscriptions/listen`, for those who came over the gateways of `chain`."""
         link = self._link
         if link is None or not link.is_open:
             link = await self._open()
         token = next(self._ids)
         params: Params = {"notifications": jsonrpc.raw(subscriptions.filter_of(wants.lists, wants.uris))}
-        carried = bridge.modern_params(params, {}, own_client(GATEWAY_INFO), token)
+        carried = bridge.modern_params(params, {}, own_client(GATEWAY_INFO, chain=chain), token)
         lines = self._mirrored(None, "subscriptions/listen", None)
         request = Request(token, "subscriptions/listen", carried, lines)
         answer = await link.exchange(request, _FeedSink(acknowledged, announced))
@@ -191,6 +191,6 @@ class _Deaf:
         """Nobody listened."""
 
 
-def own_client(info: Json) -> Client:
-    """The gateway as a client in its own right: it can be asked nothing."""
-    return Client(MODERN_2026_07_28, info, b"{}")
+def own_client(info: Json, capabilities: Json = b"{}", chain: str = "") -> Client:
+    """The gateway as a client in its own right: it can be asked nothing. `chain` is what its requests carry."""
+    return Client(MODERN_2026_07_28, info, capabilities, chain=chain)

@@ -30,28 +30,28 @@ MAX_URIS: Final = 1_000
 class Standing:
     """The handshake sessions that listen to one modern backend."""
 
-    def __init__(self, feed: Feed, outlets: Outlets, background: Background) -> None:
-        self._feed = feed
+    def __init__(self, outlets: Outlets, background: Background) -> None:
         self._outlets = outlets
         self._background = background
-        self._held: dict[str, dict[str, Listener]] = {}
+        self._held: dict[str, dict[str, tuple[Feed, Listener]]] = {}
+        """By session and key."""
 
-    async def watch(self, session: str) -> None:
+    async def watch(self, session: str, feed: Feed) -> None:
         """Let a session hear of list changes. A backend that announces none is no failure."""
         if LISTS not in self._held.setdefault(session, {}):
             try:
-                await self._join(session, LISTS, Wants(lists=frozenset(LISTEN_FIELDS)))
+                await self._join(feed, session, LISTS, Wants(lists=frozenset(LISTEN_FIELDS)))
             except BackendError:
                 return
 
-    async def subscribe(self, session: str, uri: str) -> Result | Failure:
+    async def subscribe(self, session: str, uri: str, feed: Feed) -> Result | Failure:
         """Let a session hear of a resource's updates. Raises BackendError when the backend cannot be listened to."""
         held = self._held.setdefault(session, {})
         if uri in held:
             return Result(b"{}")
         if len(held) > MAX_URIS:
             return Failure(-32602, f"at most {MAX_URIS} resources can be subscribed to in one session")
-        listener = await self._join(session, uri, Wants(uris=frozenset({uri})))
+        listener = await self._join(feed, session, uri, Wants(uris=frozenset({uri})))
         if uri not in listener.wants.uris:
             self._leave(session, uri)
             return Failure(-32602, "the backend does not offer subscriptions to this resource")
@@ -64,24 +64,25 @@ class Standing:
 
     def release(self, session: str) -> None:
         """A session ended."""
-        for listener in self._held.pop(session, {}).values():
-            self._feed.leave(listener)
+        for feed, listener in self._held.pop(session, {}).values():
+            feed.leave(listener)
 
-    async def _join(self, session: str, key: str, wants: Wants) -> Listener:
+    async def _join(self, feed: Feed, session: str, key: str, wants: Wants) -> Listener:
         def heard(method: str, params: Params) -> None:
             outlet = self._outlets.get(session)
             if outlet is not None:
                 self._background(outlet.emit(method, jsonrpc.encode(params)))
 
-        listener = await self._feed.join(wants, heard)
+        listener = await feed.join(wants, heard)
         if self._outlets.get(session) is None:  # it ended meanwhile
-            self._feed.leave(listener)
+            feed.leave(listener)
             self._held.pop(session, None)
         else:
-            self._held.setdefault(session, {})[key] = listener
+            self._held.setdefault(session, {})[key] = (feed, listener)
         return listener
 
     def _leave(self, session: str, key: str) -> None:
-        listener = self._held.get(session, {}).pop(key, None)
-        if listener is not None:
-            self._feed.leave(listener)
+        held = self._held.get(session, {}).pop(key, None)
+        if held is not None:
+            feed, listener = held
+            feed.leave(listener)

@@ -7,6 +7,7 @@ to stderr.
 
 import errno
 import gc
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from gatewright.cli.report import FAILED, WRONG, CommandError, read_config, say
 from gatewright.config import Config, LogLevel
 from gatewright.errors import GatewrightError
 from gatewright.inbound.settings import Listen
+from gatewright.protocol.chain import inherited
 
 GC_THRESHOLDS = (50_000, 20, 100)
 """Calls make next to no cycles: measured, the memory of a gateway under load is the same as with CPython's 700."""
@@ -32,7 +34,7 @@ def serve(file: Path, listen: str | None, log_level: LogLevel | None) -> None:
     config = with_options(read_config(file).config, listen, log_level)
     configure(config.log)
     try:
-        gateway = Gateway(config)
+        gateway = Gateway(config, inherited(os.environ))
         with stopping_on_signals(gateway) as signals:
 
             def on_ready(ready: Ready) -> None:

@@ -5,6 +5,7 @@ host may start its own from the same file. Ends with exit code 0 when the host c
 SIGINT; a second signal ends it at once.
 """
 
+import os
 from pathlib import Path
 from typing import TextIO, cast
 
@@ -18,6 +19,7 @@ from gatewright.cli.serve import explained, stopping_on_signals, with_options
 from gatewright.config import Config, LogLevel
 from gatewright.errors import GatewrightError
 from gatewright.inbound.stdio import StdioHost
+from gatewright.protocol.chain import inherited
 
 STDERR = 2
 
@@ -36,8 +38,8 @@ def run(config: Config, host: StdioHost, fds: tuple[int, int]) -> None:
     """Serve one host until it leaves or a signal comes. Raises `CommandError`."""
     with Unhurried(STDERR) as stream:
         configure(config.log, cast("TextIO", stream))
-        gateway = Gateway(config)
         try:
+            gateway = Gateway(config, inherited(os.environ))
             with stopping_on_signals(gateway) as signals:
                 uvloop.run(gateway.run_stdio(fds, host, on_ready=signals.arm))
         except (OSError, GatewrightError, BaseExceptionGroup) as error:

@@ -20,7 +20,8 @@ from gatewright.call import ANONYMOUS, Call, Client, Failure, Handler, Json, Out
 from gatewright.errors import InvalidParams, MethodNotFound
 from gatewright.inbound.base import BaseReply
 from gatewright.inbound.sessions import Running, Session, Unanswered, is_loud
-from gatewright.protocol import addressing, bridge, jsonrpc
+from gatewright.protocol import addressing, bridge, handshake, jsonrpc
+from gatewright.protocol.chain import Chain
 from gatewright.protocol.methods import CANCELLED, INITIALIZED, LOG_MESSAGE, METHODS
 from gatewright.protocol.modern import LOG_LEVELS
 
@@ -77,9 +78,17 @@ class SessionRules(BaseReply):
 class Dialogue:
     """Serves what clients say in their sessions."""
 
-    def __init__(self, handle: Handler, front: Front) -> None:
+    def __init__(self, handle: Handler, front: Front, chain: Chain) -> None:
         self._handle = handle
         self._front = front
+        self.chain: Final = chain
+        """The gateway's place in chains of gateways."""
+
+    def client_of(self, params: Params, session_id: str) -> Client:
+        """The client that an `initialize` introduces. Raises InvalidParams; ChainRefused when the session would lead
+        in a circle: it is not opened then, and without it no call goes round."""
+        client = handshake.client_of(params, session_id)
+        return msgspec.structs.replace(client, chain=self.chain.after(bridge.meta_of(params)))
 
     async def introduction(self, route: str, client: Client) -> bytes:
         """What the gateway says of itself on this route: what its backends offer this client. Raises BackendError."""

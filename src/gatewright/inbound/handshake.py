@@ -235,7 +235,7 @@ class HandshakeSide:
         if message.id is UNSET or message.id is None:
             raise InvalidRequest("initialize must be a request")
         session_id = self._sessions.mint()
-        client = handshake.client_of(jsonrpc.NO_PARAMS if message.params is UNSET else message.params, session_id)
+        client = self._dialogue.client_of(jsonrpc.NO_PARAMS if message.params is UNSET else message.params, session_id)
         session = self._sessions.add(session_id, route, ANONYMOUS, client)
         session.advance("initialize")
         try:

@@ -16,6 +16,7 @@ from gatewright.inbound.http import HttpRequest
 from gatewright.inbound.reply import Keepalive, ModernReply
 from gatewright.inbound.responder import DONE, Responder, running_task
 from gatewright.protocol import addressing, jsonrpc, modern, refusals
+from gatewright.protocol.chain import Chain
 from gatewright.protocol.methods import METHODS, Method
 
 NO_HEADERS: Final[Mapping[bytes, bytes]] = {}
@@ -26,8 +27,9 @@ log = structlog.get_logger("gatewright.inbound")
 class ModernSide:
     """Serves modern requests."""
 
-    def __init__(self, handle: Handler, keepalive: Keepalive) -> None:
+    def __init__(self, handle: Handler, keepalive: Keepalive, chain: Chain) -> None:
         self._handle = handle
+        self._chain = chain
         self._keepalive = keepalive
 
     def serve(
@@ -56,7 +58,7 @@ class ModernSide:
     ) -> Call:
         """The call in a request. Raises ClientError."""
         headers = request.headers
-        row, name, client, meta = admitted(message, method, headers)
+        row, name, client, meta = admitted(message, method, headers, self._chain)
         return Call(
             method=method,
             row=row,
@@ -100,11 +102,11 @@ class ModernSide:
 
 
 def admitted(
-    message: jsonrpc.Message, method: str, headers: Mapping[bytes, bytes] | None
+    message: jsonrpc.Message, method: str, headers: Mapping[bytes, bytes] | None, chain: Chain
 ) -> tuple[Method | None, str | None, Client, Params]:
     """Whether a request may be served: its row in the table, what it addresses, who sent it, its `_meta`.
 
-    `headers` are None on a transport that has none. Raises ClientError.
+    `headers` are None on a transport that has none. Raises ClientError, ChainRefused.
     """
     params = jsonrpc.NO_PARAMS if message.params is UNSET else message.params
     row = METHODS.get(method)
@@ -114,7 +116,7 @@ def admitted(
             name = addressing.name_of(row, params)
         except InvalidParams as error:
             unnamed = error  # the ladder's own failures come first
-    client, meta = modern.admit(message, name, headers)
+    client, meta = modern.admit(message, name, headers, chain)
     if row is not None and not row.is_modern:
         raise MethodNotFound(f"Method not found: {method}")
     if unnamed is not None:

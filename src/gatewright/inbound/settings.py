@@ -105,6 +105,9 @@ class Limits:
     """A comment line is sent on a silent event stream this often; proxies drop silence after 30 to 60 s."""
     max_queued_messages: Annotated[int, Ge(1), Le(65_536)] = 256
     """Notifications waiting for one slow reader of a stream before the producer waits."""
+    max_hops: Annotated[int, Ge(1), Le(32)] = 8
+    """Gateways that a request may pass in a row, this one among them. A circle of replicas that do not know each other
+    by one `gateway_id` ends here too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

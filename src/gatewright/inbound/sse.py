@@ -323,7 +323,7 @@ class SseSide:
         if stream.session is not None:
             raise InvalidRequest("the session has begun already")
         params = jsonrpc.NO_PARAMS if message.params is UNSET else message.params
-        client = handshake.client_of(params, stream.id)
+        client = self._dialogue.client_of(params, stream.id)
         session = stream.session = self._sessions.add(stream.id, stream.route, stream.caller, client)
         session.streams.append(stream.standing)
         session.advance("initialize")

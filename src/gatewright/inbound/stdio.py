@@ -30,7 +30,7 @@ from gatewright.inbound.standing import Standing
 from gatewright.inbound.stdio_reply import LineReply, ModernLineReply, SessionLineReply
 from gatewright.inbound.stdio_wire import StdioWire
 from gatewright.policy.patience import Patience
-from gatewright.protocol import depth, handshake, jsonrpc, modern, refusals
+from gatewright.protocol import depth, jsonrpc, modern, refusals
 from gatewright.protocol.methods import CANCELLED, METHODS
 
 MAX_RUNNING: Final = 1_000
@@ -271,8 +271,8 @@ class StdioFront:
             self._refuse(internal(method), request_id)
 
     async def _modern(self, message: jsonrpc.Message, request_id: jsonrpc.Id, method: str, running: _Running) -> None:
-        """A request that stands alone. Raises ClientError."""
-        row, name, client, meta = admitted(message, method, None)
+        """A request that stands alone. Raises ClientError, ChainRefused."""
+        row, name, client, meta = admitted(message, method, None, self._dialogue.chain)
         reply = ModernLineReply(self._wire, request_id, row, client.revision, meta.get(modern.LOG_LEVEL_KEY))
         running.reply = reply
         if self._stopping.is_set():
@@ -306,7 +306,7 @@ class StdioFront:
             raise InvalidRequest("the session is open already: there is one in the life of this process")
         params = jsonrpc.NO_PARAMS if message.params is UNSET else message.params
         session_id = self._sessions.mint()
-        client = handshake.client_of(params, session_id)
+        client = self._dialogue.client_of(params, session_id)
         session = self._session = self._sessions.add(session_id, self._route, ANONYMOUS, client)
         session.advance("initialize")
         try:

@@ -17,6 +17,7 @@ from msgspec import UNSET, Raw, UnsetType
 from gatewright.call import NO_META, Client, Failure, InputRequired, Json, Outcome, Params, Result
 from gatewright.errors import ProtocolError
 from gatewright.protocol import jsonrpc
+from gatewright.protocol.chain import CHAIN_KEY
 from gatewright.protocol.methods import ASKS, Method
 from gatewright.protocol.modern import (
     BAGGAGE_KEY,
@@ -51,6 +52,8 @@ _RESERVED_CODES: Final = range(-32099, -32019)
 _DEFINED: Final = frozenset({-32020, -32021, -32022})
 _MAX_KEPT_BYTES: Final = 4096
 _VERSION: Final = jsonrpc.raw(MODERN_2026_07_28.name)
+_NOT_HANDSHAKE: Final = RESERVED | {BAGGAGE_KEY, CHAIN_KEY}
+"""What no request within a handshake session carries: the chain of gateways is the session's, said by `initialize`."""
 
 
 def modern_params(params: Params, meta: Params, client: Client, token: int) -> dict[str, object]:
@@ -75,6 +78,8 @@ def modern_params(params: Params, meta: Params, client: Client, token: int) -> d
         carried[VERSION_KEY] = _VERSION
         carried[INFO_KEY] = _as_raw(client.info)
         carried[CAPABILITIES_KEY] = _as_raw(client.capabilities)
+    if client.chain:
+        carried[CHAIN_KEY] = Raw(client.chain)
     if PROGRESS_KEY in carried:
         carried[PROGRESS_KEY] = Raw(b"%d" % token)
     return {**params, "_meta": carried}
@@ -85,7 +90,7 @@ def handshake_params(params: Params, meta: Params, token: int) -> dict[str, obje
     carried: dict[str, object] = dict(params)
     if "_meta" not in params:
         return carried
-    kept = {key: value for key, value in meta.items() if key not in RESERVED and key != BAGGAGE_KEY}
+    kept = {key: value for key, value in meta.items() if key not in _NOT_HANDSHAKE}
     if PROGRESS_KEY in kept:
         kept[PROGRESS_KEY] = Raw(b"%d" % token)
     if kept:

@@ -15,6 +15,7 @@ from msgspec import Raw
 from gatewright.call import Client, Json, Params
 from gatewright.errors import InvalidParams, InvalidRequest, ProtocolError
 from gatewright.protocol import jsonrpc
+from gatewright.protocol.chain import CHAIN_KEY
 from gatewright.protocol.revisions import HANDSHAKE, LATEST_HANDSHAKE, Revision, negotiated
 
 
@@ -96,12 +97,13 @@ def identity(info: Json) -> Raw:
     return jsonrpc.raw({**_NEEDED, **known})
 
 
-def initialize_params(revision: Revision, info: Json, capabilities: Json) -> dict[str, object]:
-    """The parameters of our own `initialize` to a backend."""
+def initialize_params(revision: Revision, info: Json, capabilities: Json, chain: str = "") -> dict[str, object]:
+    """The parameters of our own `initialize` to a backend; `chain` are the gateways that the session leads through."""
     return {
         "protocolVersion": revision.name,
         "capabilities": Raw(bytes(capabilities)),
         "clientInfo": identity(info),
+        **({"_meta": {CHAIN_KEY: Raw(chain)}} if chain else {}),
     }
 
 

@@ -7,17 +7,25 @@ Metadata" and "Server Validation". Whether the method exists is decided later, b
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import lru_cache
+from collections.abc import Callable, Mapping
+from functools import lru_cache, partial
 from typing import Final, final
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from gatewright.call import Client, Params
-from gatewright.errors import HeaderMismatch, MalformedMeta, ProtocolError, UnsupportedVersion
+from gatewright.errors import (
+    GatewayError,
+    HeaderMismatch,
+    InvalidParams,
+    MalformedMeta,
+    ProtocolError,
+    UnsupportedVersion,
+)
 from gatewright.protocol import headers as header_codec
 from gatewright.protocol import jsonrpc
+from gatewright.protocol.chain import CHAIN_KEY, Chain
 from gatewright.protocol.methods import METHODS
 from gatewright.protocol.revisions import MODERN
 
@@ -62,17 +70,20 @@ def is_claimed(message: jsonrpc.Message, version_header: bytes | None) -> bool:
         return False
 
 
-def admit(message: jsonrpc.Message, name: str | None, headers: Mapping[bytes, bytes] | None) -> tuple[Client, Params]:
+def admit(
+    message: jsonrpc.Message, name: str | None, headers: Mapping[bytes, bytes] | None, chain: Chain
+) -> tuple[Client, Params]:
     """Climb the ladder. Returns the client as this request describes it, and the members of its `_meta`.
 
     `name` is what the request addresses, None when it addresses nothing; `headers` are the request's by lower-case
-    name, None on a transport that has none (stdio). Raises MalformedMeta, HeaderMismatch or UnsupportedVersion.
+    name, None on a transport that has none (stdio); `chain` is the gateway's place in chains. Raises MalformedMeta,
+    HeaderMismatch, UnsupportedVersion or ChainRefused.
     """
     raw_meta = None if message.params is UNSET else message.params.get("_meta")
     if raw_meta is None:
         raise MalformedMeta(f"params._meta must carry {VERSION_KEY} and {CAPABILITIES_KEY}")
     text = bytes(raw_meta)
-    said = _remembered(text) if len(text) <= MAX_REMEMBERED_BYTES else _said(text)
+    said = _remembered(text, chain) if len(text) <= MAX_REMEMBERED_BYTES else _said(text, chain)
     if headers is not None:
         _agree(message.method, name, said.version, headers)
     if said.client is None:
@@ -80,7 +91,7 @@ def admit(message: jsonrpc.Message, name: str | None, headers: Mapping[bytes, by
             _check_plain(said.version, "MCP-Protocol-Version")
         raise UnsupportedVersion(said.version, tuple(MODERN))
     if said.problem is not None:
-        raise MalformedMeta(said.problem)
+        raise said.problem()
     return said.client, said.meta
 
 
@@ -91,10 +102,10 @@ class _Said(msgspec.Struct, frozen=True):
     version: str
     client: Client | None
     meta: Params
-    problem: str | None
+    problem: Callable[[], GatewayError] | None
 
 
-def _said(text: bytes) -> _Said:
+def _said(text: bytes, chain: Chain) -> _Said:
     """Read a `_meta`. Raises MalformedMeta when a required member is missing or the version is no string."""
     meta = _members(Raw(text))
     capabilities = meta.get(CAPABILITIES_KEY)
@@ -105,20 +116,32 @@ def _said(text: bytes) -> _Said:
     revision = MODERN.get(version)
     if revision is None:
         return _Said(version, None, meta, None)
-    problem = None
+    problem, passed = _chained(meta, chain)
     if not bytes(capabilities).startswith(b"{"):
-        problem = f"params._meta.{CAPABILITIES_KEY} must be an object"
+        problem = partial(MalformedMeta, f"params._meta.{CAPABILITIES_KEY} must be an object")
     if LOG_LEVEL_KEY in meta:
         level = _level(meta[LOG_LEVEL_KEY])
         if level is None:
-            problem = problem or f"params._meta.{LOG_LEVEL_KEY} must be one of {', '.join(LOG_LEVELS)}"
+            levels = ", ".join(LOG_LEVELS)
+            problem = problem or partial(MalformedMeta, f"params._meta.{LOG_LEVEL_KEY} must be one of {levels}")
         else:
             meta[LOG_LEVEL_KEY] = jsonrpc.raw(level)  # as written plainly: whoever reads it compares bytes
     forwarded = None
     if PROGRESS_KEY not in meta:
-        forwarded = jsonrpc.raw({key: value for key, value in meta.items() if key != BAGGAGE_KEY})
+        kept = {key: value for key, value in meta.items() if key != BAGGAGE_KEY}
+        forwarded = jsonrpc.raw({**kept, CHAIN_KEY: Raw(passed)} if passed else kept)
     info = meta.get(INFO_KEY, jsonrpc.EMPTY)
-    return _Said(version, Client(revision, info, capabilities, forwarded=forwarded), meta, problem)
+    return _Said(version, Client(revision, info, capabilities, forwarded=forwarded, chain=passed), meta, problem)
+
+
+def _chained(meta: Params, chain: Chain) -> tuple[Callable[[], GatewayError] | None, str]:
+    """What is wrong with the gateways that it says it passed, or the chain that goes on to backends."""
+    try:
+        return None, chain.after(meta)
+    except InvalidParams as error:
+        return partial(MalformedMeta, error.message), ""
+    except GatewayError as error:
+        return partial(type(error), error.message, data=error.data), ""
 
 
 MAX_REMEMBERED_BYTES: Final = 2_048

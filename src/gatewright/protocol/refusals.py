@@ -27,6 +27,8 @@ class Row(msgspec.Struct, frozen=True, gc=False):
 
 
 INTERNAL: Final = Row(-32603, 500, 500)
+CHAIN_REFUSED: Final = -31005
+"""Told apart from other errors by the gateways that it comes through."""
 
 TABLE: Final[dict[type[errors.GatewayError], Row]] = {
     errors.GatewayError: INTERNAL,
@@ -44,12 +46,15 @@ TABLE: Final[dict[type[errors.GatewayError], Row]] = {
     errors.SessionRequired: Row(-32600, 400, 400),
     errors.OriginRefused: Row(-32600, 403, 403),
     errors.Overloaded: Row(-31001, 503, 503),
+    errors.ChainRefused: Row(CHAIN_REFUSED, 200, 200),
     errors.BackendError: Row(-31004, 200, 200),
     errors.BackendUnavailable: Row(-31002, 200, 200),
     errors.BackendTimeout: Row(-31003, 200, 200),
     errors.BackendGarbage: Row(-31004, 200, 200),
+    errors.BackendRefusedChain: Row(CHAIN_REFUSED, 200, 200),
 }
-"""A backend's fault is a JSON-RPC error in a 200: clients surface those, and take a 5xx for a broken gateway."""
+"""A backend's fault is a JSON-RPC error in a 200: clients surface those, and take a 5xx for a broken gateway.
+So is what is wrong with a chain of gateways: those in front pass the error on."""
 
 FAILURE_STATUS: Final = {
     -32700: 400,

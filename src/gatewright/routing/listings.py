@@ -193,7 +193,8 @@ class Listings:
 
 
 def sharing(client: Client, caller: Caller) -> str:
-    """Who may share a cached list: the same session, or the same caller with the same capabilities."""
+    """Who may share a cached list: the same session, or the same caller with the same capabilities, come over the same
+    gateways. (Reads that were shared beyond that would wait for each other where gateways lead in a circle.)"""
     if client.session:
         return f"session {client.session}"
-    return f"{client.revision.era} {caller.subject} {sha256(bytes(client.capabilities)).hexdigest()}"
+    return f"{client.revision.era} {caller.subject} {sha256(bytes(client.capabilities)).hexdigest()} {client.chain}"
