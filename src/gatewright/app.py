@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import secrets
 import socket
 from collections.abc import Callable
@@ -32,6 +33,7 @@ from gatewright.backend.undecided import UndecidedConnector
 from gatewright.background import Background
 from gatewright.call import Handler
 from gatewright.config import Config
+from gatewright.inbound.crowd import Crowd, Places, places
 from gatewright.inbound.dialogue import Dialogue
 from gatewright.inbound.endpoint import Endpoint
 from gatewright.inbound.handshake import HandshakeSide
@@ -163,13 +165,16 @@ class Gateway:
         sessions, backends, endpoint = built.sessions, built.backends, self._endpoint(built)
         port = sock.getsockname()[1]
         endpoint.origins = Origins(config.listen.allowed_origins, port)
+        crowd = Crowd(_room(config), retry_after_s=config.limits.retry_after_s, idle_s=config.drain_idle_s)
         server = self._server = Listener(
-            protocol_factory(endpoint.serve, config.limits, tasks),
+            protocol_factory(endpoint.serve, config.limits, tasks, crowd),
+            crowd,
+            delay_s=config.drain_delay_s,
             drain_s=config.drain_s,
             on_started=lambda: on_ready(Ready(_url(config.listen.host, port))),
         )
         admin = AdminListener(
-            admin_app(backends, config.backends, lambda: len(sessions), lambda: server.should_exit, VERSION)
+            admin_app(backends, config.backends, lambda: len(sessions), lambda: server.is_draining, VERSION)
         )
         admin_task = None if admin_sock is None else background(admin.serve(sockets=[admin_sock]))
         for backend in backends.values() if self._chain.is_open else ():
@@ -255,6 +260,17 @@ def _settled(settings: BackendSettings, chain: Chain) -> BackendSettings:
     if settings.transport == "stdio":
         return replace(settings, env={CHAIN_VARIABLE: Secret(chain.own), **settings.env})
     return replace(settings, era=http_sse.ERA) if settings.transport == "sse" else settings
+
+
+def _room(config: Config) -> Places:
+    """How many clients there are descriptors for. What was asked for in vain is said, not found out in the accept."""
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    backends = sum(backend.max_descriptors for backend in config.backends.values())
+    wanted = config.limits.max_connections
+    room = places(descriptors, backends, wanted)
+    if wanted is not None and room.connections < wanted:
+        log.warning("fewer connections than limits.max_connections", room=room.connections, descriptors=descriptors)
+    return room
 
 
 def _slowest(config: Config) -> Bounds:

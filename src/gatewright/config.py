@@ -98,7 +98,14 @@ class Config:
     routing: Routing = field(default_factory=Routing)
     """How the backends appear as one server."""
     drain_s: Annotated[float, Ge(0), Le(3_600)] = 10.0
-    """How long a stopping gateway lets running calls finish. Below the 30 s that Kubernetes grants by default."""
+    """How long a stopping gateway lets running calls finish, once it accepts no new connections. With the delay before
+    below the 30 s that Kubernetes grants by default."""
+    drain_delay_s: Annotated[float, Ge(0), Le(3_600)] = 0.0
+    """How long it still accepts connections when it is told to stop and is not ready any more: as long as the balancer
+    takes to notice. 0 where the balancer goes on to another replica by itself when one refuses the connection."""
+    drain_idle_s: Annotated[float, Ge(0), Le(3_600)] = 5.0
+    """How long an idle connection is still read while it stops. A balancer may be about to send on it; above the
+    balancer's own idle time none is ever closed under a request."""
     log: Log = field(default_factory=Log)
     """What is written to stderr."""
     backends: AbstractMapping[str, BackendSettings] = field(default_factory=dict)

@@ -303,7 +303,8 @@ async def test_too_many_sessions_are_refused() -> None:
         other = HandshakeClient(sides.port, "/mcp")
         params = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "x", "version": "1"}}
         refused = await other.post(other.request("initialize", params))
-        assert (refused.status, refused.headers["retry-after"]) == (503, "1")
+        assert refused.status == 503
+        assert 1 <= int(refused.headers["retry-after"]) <= 10
         assert (await refused.json())["error"]["code"] == -31001
         assert await first.end() == 204
         await sides.handshake()

@@ -85,7 +85,9 @@ async def travelling(backends: Mapping[str, Behind], **settings: Any) -> AsyncIt
             setattr(shelf, attribute, behind)
             behind = BackendSettings(python=f"journeys.shelf:{attribute}", stop_grace_s=0.5)
         placed[name] = behind
-    config = Config(**{"listen": Listen(port=0), "admin": None, "drain_s": 1.0, "backends": placed, **settings})
+    config = Config(
+        **{"listen": Listen(port=0), "admin": None, "drain_s": 1.0, "drain_idle_s": 0.0, "backends": placed, **settings}
+    )
     gateway = Gateway(config)
     ready: asyncio.Future[Ready] = asyncio.get_running_loop().create_future()
     running = asyncio.get_running_loop().create_task(gateway.run(on_ready=ready.set_result))

@@ -151,6 +151,16 @@ class BackendSettings:
         return "sse" if self.type == "sse" else "http"
 
     @property
+    def max_descriptors(self) -> int:
+        """How many files and sockets it may take at the most: answers to its questions go beside its connections, and
+        a child has three pipes and its guard's."""
+        if self.python is not None:
+            return 0
+        if self.command is not None:
+            return 4 * (1 if self.stateless else self.max_children)
+        return 2 * self.max_connections
+
+    @property
     def shown(self) -> str:
         """Where it is, fit for a log or a screen: values of a query string masked, arguments left out."""
         if self.url is None:

@@ -19,12 +19,11 @@ from typing import Final, Protocol, TypeAlias, final
 import msgspec
 
 from gatewright.inbound.framing import HttpRequest
+from gatewright.inbound.probes import PATHS
 from gatewright.inbound.responder import DONE, Responder, error_body
 
 Serve: TypeAlias = Callable[[HttpRequest, Responder], Awaitable[None]]
 """Answers one request. It may run on after the response has ended; the next request does not wait for it."""
-PROBES: Final = frozenset({"/health", "/livez", "/readyz"})
-"""Answered however full it is: an orchestrator that hears nothing would kill what is merely busy."""
 RETURNS_PER_S: Final = 1_000
 """Streams that are ended, and clients that are told to come back, by second: a fifth of what one replica can take."""
 TURN_S: Final = 0.05
@@ -81,6 +80,8 @@ class Crowd:
         self._turns = 0
         self._ends_per_s = float(RETURNS_PER_S)
         self._spread_s = 0.0
+        self.refused = 0
+        """Connections too many that were answered 503, or cut."""
         self.is_draining = False
         self.idle_s = idle_s
         """How long an idle connection is still read once streams are ended."""
@@ -94,15 +95,23 @@ class Crowd:
             oldest = next(iter(self._surplus))
             del self._surplus[oldest]
             oldest.cut()
+            self.refused += 1
 
         def once(request: HttpRequest, responder: Responder) -> Awaitable[None]:
             responder.is_last = True
-            if request.path in PROBES:
+            if request.path in PATHS:  # an orchestrator that hears nothing would kill what is merely busy
                 return serve(request, responder)
+            self.refused += 1
             responder.respond(503, error_body(-31001, "too many connections: come back later"))
             return DONE
 
         return once
+
+    def fullness(self, connections: int) -> str | None:
+        """What is full with so many connections, None when nothing is."""
+        if connections < self.max_connections:
+            return None
+        return f"{connections} client connections are open: no more are taken"
 
     def leave(self, connection: Connection) -> None:
         """It is closed."""

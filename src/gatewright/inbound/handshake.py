@@ -17,7 +17,7 @@ from msgspec import UNSET
 from typing_extensions import override
 
 from gatewright.call import ANONYMOUS, Call
-from gatewright.errors import GatewayError, InvalidRequest, Overloaded, ProtocolError, SessionRequired
+from gatewright.errors import GatewayError, InvalidRequest, ProtocolError, SessionRequired
 from gatewright.inbound import media
 from gatewright.inbound.dialogue import CancelledCall, Dialogue, SessionRules
 from gatewright.inbound.events import EventStream
@@ -342,7 +342,6 @@ def _refuse(
     if isinstance(error, ProtocolError):
         error = InvalidRequest(str(error))
     body = jsonrpc.error(request_id, refusals.failure(error))
-    headers = b"Retry-After: 1\r\n" if isinstance(error, Overloaded) else b""
     if status is None:  # a notification that is not accepted is an HTTP error (basic/transports)
         status = refusals.status(error, "handshake") if request_id is not None else refusals.row(error).modern_status
-    responder.respond(status, body, headers=headers)
+    responder.respond(status, body)

@@ -98,9 +98,13 @@ class Limits:
     """Nesting of objects and arrays in a body. Hand-written schemas and arguments stay below 20."""
     max_pipelined: Annotated[int, Ge(1), Le(1_024)] = 16
     """Requests sent ahead on one connection before it is no longer read. MCP clients do not pipeline; proxies may."""
-    max_connections: Annotated[int, Ge(1), Le(1_000_000)] = 16_000
-    """Open client connections; the next one is answered 503. Below the usual container limit of 20,000 descriptors
-    with room for backends."""
+    max_connections: Annotated[int, Ge(1), Le(1_000_000)] | None = None
+    """Open client connections; the next one is answered 503, unless it is a probe. Without it as many as the process
+    may open descriptors (`ulimit -n`), less those that backends and the gateway itself may need: a listener that runs
+    out of descriptors answers nobody."""
+    retry_after_s: Annotated[float, Ge(1), Le(3_600)] = 10.0
+    """Whoever is answered 503 is told to come back after 1 s to this, at random (`Retry-After`): a crowd that was sent
+    away together must not return together."""
     stream_keepalive_s: Seconds = 15.0
     """A comment line is sent on a silent event stream this often; proxies drop silence after 30 to 60 s."""
     max_queued_messages: Annotated[int, Ge(1), Le(65_536)] = 256
