@@ -14,6 +14,7 @@ from gatewright.backend.settings import BackendSettings
 from gatewright.config import MAX_FILE_BYTES, Config, ConfigError, Log, load, load_with_notes, parse
 from gatewright.inbound.settings import Limits, Listen, Sessions
 from gatewright.routing.settings import Routing
+from gatewright.stores.settings import Store
 
 REPOSITORY = Path(__file__).parent.parent
 DOCUMENT = REPOSITORY / "docs" / "configuration.md"
@@ -93,8 +94,9 @@ separator: _
     ("text", "told"),
     [
         ("- a\n", "g.yaml:1:1: a configuration is a mapping"),
-        ("store: redis://localhost:6379/0\n", "g.yaml:1:8: store: this version keeps sessions in the memory"),
-        ("store: sqlite\n", "g.yaml:1:8: store: must be 'memory'"),
+        ("store: sqlite\n", "g.yaml:1:8: store: write memory, or an address that begins with one of redis"),
+        ("store: {url: 'redis+sentinel://h'}\n", "g.yaml:1:14: store.url: redis+sentinel:// needs the service name"),
+        ("store: {ulr: memory}\n", "g.yaml:1:9: store.ulr: unknown key; known are url, key_prefix"),
         ("listen: true\n", "g.yaml:1:9: listen: write a mapping"),
         ("listen: {hots: x}\n", 'g.yaml:1:10: listen.hots: unknown key; did you mean "host"?'),
         ("listen: {allowed_origins: [https://A/b]}\n", "g.yaml:1:10: listen.allowed_origins: write scheme://host"),
@@ -249,6 +251,7 @@ SECTIONS: dict[str, type[Any]] = {
     "limits": Limits,
     "sessions": Sessions,
     "routing": Routing,
+    "store": Store,
     "log": Log,
     "backends.NAME": BackendSettings,
 }

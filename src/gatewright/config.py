@@ -30,6 +30,8 @@ from gatewright.inbound.settings import Limits, Listen, Sessions
 from gatewright.protocol import http_sse
 from gatewright.protocol.chain import GATEWAY_ID
 from gatewright.routing.settings import Routing
+from gatewright.secret import Secret
+from gatewright.stores.settings import Store
 
 MAX_FILE_BYTES = 1 << 20
 """A configuration of a thousand backends is a tenth of this."""
@@ -53,9 +55,13 @@ def _read_listen(value: object) -> object:
 
 
 def _read_store(value: object) -> object:
-    if isinstance(value, str) and value.startswith(("redis:", "rediss:", "unix:")):
-        raise ValueError("this version keeps sessions in the memory of its one process: write memory")
-    return value
+    """The address alone as the mapping form."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return Store(url=Secret(value))
+    except ValueError as error:
+        raise ValueError(str(error).removeprefix("url: ")) from None
 
 
 ListenField = Annotated[Listen, BeforeValidator(_read_listen, json_schema_input_type=Listen | str | int)]
@@ -86,8 +92,10 @@ class Config:
     """The data plane: where MCP clients connect."""
     admin: ListenField | None = field(default_factory=lambda: Listen(port=8081))
     """The control plane: console, admin API, metrics. Null switches it off."""
-    store: Annotated[Literal["memory"], BeforeValidator(_read_store)] = "memory"
-    """Where sessions live. `memory`: in the one process there is."""
+    store: Annotated[Store, BeforeValidator(_read_store, json_schema_input_type=Store | str)] = field(
+        default_factory=Store
+    )
+    """Where sessions live: in the memory of the one process there is, or in a Redis that many share."""
     gateway_id: Annotated[str, StringConstraints(pattern=f"^{GATEWAY_ID}$")] | None = None
     """The gateway's name in chains of gateways, by which it knows a request that has passed it. Replicas behind one
     address share it. Null: a random one for each process."""

@@ -16,6 +16,7 @@ from gatewright.config_clients import CLIENT_KEYS
 from gatewright.config_tree import Mapping, Path, Problem, locate, locate_key
 from gatewright.inbound.settings import Limits, Listen, Sessions
 from gatewright.routing.settings import Routing
+from gatewright.stores.settings import Store
 
 _TOP = (
     "admin",
@@ -43,6 +44,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     "limits": _names(Limits),
     "sessions": _names(Sessions),
     "routing": _names(Routing),
+    "store": _names(Store),
     "log": ("format", "level"),
     "backends": _names(BackendSettings),
 }

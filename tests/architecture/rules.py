@@ -15,7 +15,8 @@ from architecture.modules import PACKAGE, Module, ancestors, code_lines, functio
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("call", "errors", "secret", "background", "telemetry"),  # the vocabulary of all
     ("protocol", "settings"),  # settings: backend.settings, inbound.settings and so on, of which config is composed
-    ("backend", "stores", "audit", "identity"),
+    ("stores",),
+    ("backend", "audit", "identity"),
     ("routing",),
     ("policy",),
     ("inbound", "admin"),

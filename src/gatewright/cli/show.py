@@ -14,6 +14,7 @@ from gatewright.config import Config
 from gatewright.config_tree import Path, Plain
 from gatewright.inbound.settings import Listen
 from gatewright.secret import MASK, Secret
+from gatewright.stores.settings import Store
 
 _FLAG = r"(?i)--?[\w-]*(?:token|secret|passw(?:or)?d|credential|api[-_]?key|auth|key)"
 _SECRET_PAIR = re.compile(_FLAG + r"[\w-]*=")
@@ -70,6 +71,8 @@ def _plain(value: Any) -> Plain:
         return MASK
     if isinstance(value, Listen) and not value.allowed_origins:
         return str(value)
+    if isinstance(value, Store):
+        return {**{field.name: _plain(getattr(value, field.name)) for field in fields(value)}, "url": value.shown}
     if hasattr(value, "__dataclass_fields__"):
         return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, Mapping):

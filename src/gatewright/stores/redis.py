@@ -1,0 +1,212 @@
+"""The store in Redis (6.2 or later) or Valkey: standalone, behind Sentinels, or a Cluster.
+
+All keys begin with the deployment's prefix. Those of one session share a hash tag, its reference, so that each verb is
+one script on one node. Needs the extra `redis`. See `stores.base` for what each verb does and what it costs when Redis
+is down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, final
+
+import msgspec
+
+from gatewright.errors import StoreUnavailable
+from gatewright.stores import redis_scripts as scripts
+from gatewright.stores.base import Beat, Found, Record, Replayed, replayed
+from gatewright.stores.redis_commands import UNREACHABLE, Commands, Start
+from gatewright.stores.redis_connections import Server, Unreachable
+from gatewright.stores.settings import Store as StoreSettings
+
+MAX_LETTERS: Final = 10_000
+"""In one inbox: a replica that is this far behind is as good as dead."""
+LETTERS_AT_ONCE: Final = 512
+TAKEN_MS: Final = 15 * 60 * 1000
+"""How long it is remembered that a letter was taken: longer than a call may last by default."""
+FIRST: Final = "0"
+_decode_record: Final = msgspec.msgpack.Decoder(Record).decode
+_encode: Final = msgspec.msgpack.Encoder().encode
+
+
+@final
+class RedisStore:
+    """One replica's hold of a Redis."""
+
+    def __init__(
+        self,
+        settings: StoreSettings,
+        replica: str,
+        start: Start,
+        *,
+        idle_s: float,
+        max_events: int,
+        max_event_bytes: int,
+        wait_s: float = 1.0,
+    ) -> None:
+        """`wait_s` is the longest that `receive` is told to wait."""
+        self.replica = replica
+        self._prefix = settings.key_prefix
+        self._idle_ms = max(1, round(idle_s * 1000))
+        self._dead_ms = round(settings.dead_after_s * 1000)
+        self._max_events = max_events
+        self._max_event_bytes = max_event_bytes
+        self._commands = Commands(Server(settings), start, settings.timeout_s)
+        self._reader = Server(settings, wait_s)
+        self._inbox = self._inbox_of(replica)
+        self._last = FIRST
+
+    @property
+    def round_trips(self) -> int:
+        """See ReplicaStore.round_trips."""
+        return self._commands.round_trips
+
+    @property
+    def lost(self) -> int:
+        """Writes that nobody waited for and that Redis did not take."""
+        return self._commands.lost
+
+    # --- sessions
+
+    async def create(self, ref: str, record: Record) -> None:
+        """See SessionStore.create."""
+        await self._commands.script(scripts.CREATE, self._all(ref), self._idle_ms, _encode(record), self.replica)
+
+    async def load(self, ref: str) -> Found | None:
+        """See SessionStore.load."""
+        found = await self._commands.script(scripts.LOAD, self._all(ref), self._idle_ms, self.replica)
+        if found is None:
+            return None
+        return Found(_decode_record(found[0]), None if found[1] is None else found[1].decode())
+
+    def touch(self, ref: str) -> None:
+        """See SessionStore.touch."""
+        self._commands.push_script(scripts.TOUCH, self._all(ref), self._idle_ms)
+
+    async def lives(self, refs: Sequence[str]) -> list[bool]:
+        """See SessionStore.lives."""
+        return [bool(one) for one in await self._commands.run_all([("EXISTS", self._key(ref, "s")) for ref in refs])]
+
+    async def set_log_level(self, ref: str, level: str) -> None:
+        """See SessionStore.set_log_level."""
+        await self._commands.script(scripts.SET_FIELD, [self._key(ref, "s")], "l", level)
+
+    async def owners(self, ref: str) -> frozenset[str]:
+        """See SessionStore.owners."""
+        return _names(await self._commands.run("SMEMBERS", self._key(ref, "o")))
+
+    def disown(self, ref: str, replica: str) -> None:
+        """See SessionStore.disown."""
+        self._commands.push("SREM", self._key(ref, "o"), replica)
+        self._commands.push("SREM", self._key(ref, "w"), replica)
+
+    async def end(self, ref: str) -> frozenset[str] | None:
+        """See SessionStore.end."""
+        found = await self._commands.script(scripts.END, self._all(ref))
+        return None if found is None else _names(found)
+
+    async def claim(self, ref: str, backend: str, claim: bytes, instead_of: bytes | None) -> bytes | None:
+        """See SessionStore.claim."""
+        keys = [self._key(ref, "s")]
+        found = await self._commands.script(scripts.CLAIM, keys, f"c:{backend}", claim, instead_of or b"")
+        return None if found is None else bytes(found)
+
+    async def claimed(self, ref: str, backend: str) -> bytes | None:
+        """See SessionStore.claimed."""
+        found = await self._commands.run("HGET", self._key(ref, "s"), f"c:{backend}")
+        return None if found is None else bytes(found)
+
+    def stand(self, ref: str, *, is_standing: bool) -> None:
+        """See SessionStore.stand."""
+        if is_standing:
+            self._commands.push_script(scripts.JOIN, [self._key(ref, "s"), self._key(ref, "w")], self.replica)
+        else:
+            self._commands.push("SREM", self._key(ref, "w"), self.replica)
+
+    async def standing(self, ref: str) -> frozenset[str]:
+        """See SessionStore.standing."""
+        return _names(await self._commands.run("SMEMBERS", self._key(ref, "w")))
+
+    # --- events
+
+    def opened(self, ref: str, stream: str, opened: bytes) -> None:
+        """See EventStore.opened."""
+        self._keep(ref, stream, 0, opened)
+
+    def record(self, ref: str, stream: str, position: int, message: bytes) -> None:
+        """See EventStore.record."""
+        self._keep(ref, stream, position, message)
+
+    def done(self, ref: str, stream: str, position: int) -> None:
+        """See EventStore.done."""
+        self._keep(ref, stream, -1, b"%d" % position)
+
+    async def replay(self, ref: str, stream: str) -> Replayed:
+        """See EventStore.replay."""
+        found = await self._commands.script(scripts.REPLAY, [self._key(ref, "e")], stream)
+        return replayed([(int(place), bytes(message)) for place, message in zip(found[::2], found[1::2], strict=True)])
+
+    def _keep(self, ref: str, stream: str, position: int, message: bytes) -> None:
+        keys = [self._key(ref, "s"), self._key(ref, "e")]
+        self._commands.push_script(
+            scripts.KEEP, keys, self._max_events, self._max_event_bytes, stream, position, message
+        )
+
+    # --- replicas
+
+    async def beat(self) -> Beat:
+        """See ReplicaStore.beat."""
+        self._commands.push_script(scripts.OPEN_INBOX, [self._inbox], 2 * self._dead_ms)
+        found = await self._commands.script(scripts.BEAT, [f"{self._prefix}:replicas"], self.replica, self._dead_ms)
+        return Beat(_names(found[:-1]), is_lapsed=found[-1] == b"0")
+
+    async def send(self, replica: str, letters: Sequence[bytes]) -> bool:
+        """See ReplicaStore.send."""
+        return bool(await self._commands.script(scripts.SEND, [self._inbox_of(replica)], MAX_LETTERS, *letters))
+
+    async def receive(self, wait_s: float) -> list[bytes]:
+        """See ReplicaStore.receive."""
+        try:
+            entries = await self._reader.read(self._inbox, self._last, LETTERS_AT_ONCE, max(1, round(wait_s * 1000)))
+        except Unreachable as error:
+            raise StoreUnavailable(UNREACHABLE) from error
+        if entries:
+            self._last = entries[-1][0].decode()
+            self._commands.push("XDEL", self._inbox, *(number for number, _ in entries))
+        return [fields[b"m"] for _, fields in entries]
+
+    async def take(self, letter: str) -> bool:
+        """See ReplicaStore.take."""
+        key = f"{self._prefix}:letter:{letter}"
+        return await self._commands.run("SET", key, self.replica, "NX", "PX", TAKEN_MS) is not None
+
+    async def secret(self, name: str, fresh: bytes) -> bytes:
+        """See ReplicaStore.secret."""
+        key = f"{self._prefix}:secret:{name}"
+        self._commands.push("SET", key, fresh, "NX")
+        return bytes(await self._commands.run("GET", key) or fresh)
+
+    async def leave(self) -> None:
+        """See ReplicaStore.leave."""
+        self._commands.push("ZREM", f"{self._prefix}:replicas", self.replica)
+        await self._commands.run("DEL", self._inbox)
+
+    async def aclose(self) -> None:
+        """See ReplicaStore.aclose."""
+        await self._commands.aclose()
+        await self._reader.aclose()
+
+    # --- keys
+
+    def _key(self, ref: str, what: str) -> str:
+        return f"{self._prefix}:{{{ref}}}:{what}"
+
+    def _all(self, ref: str) -> list[str]:
+        return [self._key(ref, what) for what in "sowe"]
+
+    def _inbox_of(self, replica: str) -> str:
+        return f"{self._prefix}:inbox:{{{replica}}}"
+
+
+def _names(found: Sequence[bytes]) -> frozenset[str]:
+    return frozenset(name.decode() for name in found)
