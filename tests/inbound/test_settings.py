@@ -42,8 +42,10 @@ def test_origins_are_origins() -> None:
 def test_no_bound_can_be_switched_off(settings: type[Limits] | type[Sessions]) -> None:
     """Zero, negative, infinite and absurd values are refused for every key."""
     adapter = TypeAdapter(settings)
-    for name in settings.__dataclass_fields__:
+    for name, field in settings.__dataclass_fields__.items():
         for value in (0, -1, float("inf"), float("nan"), None, 1e15):
+            if value is None is field.default:
+                continue  # derived from what the process may open
             with pytest.raises(ValidationError):
                 adapter.validate_python({name: value})
 

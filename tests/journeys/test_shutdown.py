@@ -28,7 +28,13 @@ async def serving(
     file = folder / "gatewright.yaml"
     file.write_text(
         yaml.safe_dump(
-            {"listen": "127.0.0.1:0", "admin": None, "drain_s": drain_s, "backends": {"box": {"url": host.url}}}
+            {
+                "listen": "127.0.0.1:0",
+                "admin": None,
+                "drain_s": drain_s,
+                "drain_idle_s": 0.1,
+                "backends": {"box": {"url": host.url}},
+            }
         )
     )
     process = await asyncio.create_subprocess_exec(
