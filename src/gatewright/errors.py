@@ -9,6 +9,7 @@
         │   ├── HeaderMismatch, UnsupportedVersion, MissingCapability
         │   └── UnknownSession, SessionRequired, OriginRefused
         ├── Overloaded           the gateway is full or draining: try again later
+        │   └── StoreUnavailable     what replicas share cannot be reached: try again soon
         ├── ChainRefused         gateways lead in a circle, or too many stand in a row
         └── BackendError         a backend is at fault
             ├── BackendUnavailable   not reached: it is safe to try again
@@ -113,6 +114,11 @@ class Overloaded(GatewayError):
     """A bound is reached, or the gateway is draining."""
 
     is_retriable: ClassVar[bool] = True
+
+
+class StoreUnavailable(Overloaded):
+    """The store that replicas share did not answer in time. Nothing is known of the session: neither that it is there
+    nor that it is not."""
 
 
 class ChainRefused(GatewayError):
