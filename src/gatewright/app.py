@@ -31,7 +31,7 @@ from gatewright.backend.sse import SseConnector
 from gatewright.backend.stdio import StdioConnector
 from gatewright.backend.undecided import UndecidedConnector
 from gatewright.background import Background
-from gatewright.call import Handler
+from gatewright.call import Call, Handler
 from gatewright.config import Config
 from gatewright.inbound.crowd import Crowd, Places, places
 from gatewright.inbound.dialogue import Dialogue
@@ -41,12 +41,13 @@ from gatewright.inbound.http import protocol_factory
 from gatewright.inbound.listener import Listener
 from gatewright.inbound.modern import ModernSide
 from gatewright.inbound.origins import Origins
+from gatewright.inbound.probes import Probes
 from gatewright.inbound.reply import Keepalive
 from gatewright.inbound.sessions import Sessions
 from gatewright.inbound.settings import Listen
 from gatewright.inbound.sse import SseSide
 from gatewright.inbound.stdio import StdioFront, StdioHost
-from gatewright.policy.authz import Authz
+from gatewright.policy.authz import GATEWAY, Authz
 from gatewright.policy.deadline import Deadline
 from gatewright.policy.dispatch import dispatch
 from gatewright.policy.pipeline import compose
@@ -54,6 +55,7 @@ from gatewright.policy.questions import Questions
 from gatewright.policy.resolve import Resolve
 from gatewright.protocol import http_sse
 from gatewright.protocol.chain import CHAIN_VARIABLE, Chain
+from gatewright.protocol.methods import METHODS
 from gatewright.protocol.sealed import KEY_BYTES, Sealer
 from gatewright.routing.cursors import Cursors
 from gatewright.routing.fanout import Fanout
@@ -62,6 +64,11 @@ from gatewright.routing.listening import Listening
 from gatewright.routing.listings import Listings
 from gatewright.routing.router import Router
 from gatewright.secret import Secret
+from gatewright.telemetry.board import Board
+from gatewright.telemetry.families import Family
+from gatewright.telemetry.meters import Meters, Readings
+from gatewright.telemetry.readiness import Readiness
+from gatewright.telemetry.scrape import Scrape
 
 VERSION: Final = version("gatewright")
 log = structlog.get_logger("gatewright")
@@ -91,6 +98,8 @@ class Built(msgspec.Struct, frozen=True):
     handle: Handler
     dialogue: Dialogue
     router: Router
+    listening: Listening
+    children: dict[str, StdioConnector]
 
     async def aclose(self) -> None:
         """Leave the backends."""
@@ -100,13 +109,17 @@ class Built(msgspec.Struct, frozen=True):
 
 @final
 class Gateway:
-    """One gateway process. `passed` are the gateways that it was started by, as their child."""
+    """One gateway process. `passed` are the gateways that it was started by, as their child; `board` is where the
+    workers of one gateway tell one another what they counted."""
 
-    def __init__(self, config: Config, passed: tuple[str, ...] = ()) -> None:
+    def __init__(self, config: Config, passed: tuple[str, ...] = (), *, board: Board | None = None) -> None:
         self._config = config
         self._chain = Chain(config.gateway_id or secrets.token_hex(6), config.limits.max_hops, passed)
         self._server: uvicorn.Server | None = None
         self._front: StdioFront | None = None
+        self._board = board
+        self._meters = Meters(METHODS, [GATEWAY, Fanout.name, *config.backends])
+        self._running: set[Call] = set()
 
     def stop(self) -> None:
         """Begin to drain: stop accepting, finish what runs, then `run` returns."""
@@ -162,7 +175,11 @@ class Gateway:
         config = self._config
         background = Background(tasks)
         built = self._build(tasks, background)
-        sessions, backends, endpoint = built.sessions, built.backends, self._endpoint(built)
+        backends, keepalive = built.backends, Keepalive(config.limits.stream_keepalive_s)
+        readiness = Readiness(
+            lambda: server.started, lambda: server.is_draining, lambda: crowd.fullness(len(connections))
+        )
+        endpoint = self._endpoint(built, keepalive, Probes(readiness.verdict))
         port = sock.getsockname()[1]
         endpoint.origins = Origins(config.listen.allowed_origins, port)
         crowd = Crowd(_room(config), retry_after_s=config.limits.retry_after_s, idle_s=config.drain_idle_s)
@@ -173,8 +190,13 @@ class Gateway:
             drain_s=config.drain_s,
             on_started=lambda: on_ready(Ready(_url(config.listen.host, port))),
         )
+        connections = server.server_state.connections
+        scrape = Scrape(
+            lambda: self._families(built, keepalive, crowd.refused, len(connections), readiness), self._board
+        )
+        background(scrape.keep_posting())
         admin = AdminListener(
-            admin_app(backends, config.backends, lambda: len(sessions), lambda: server.is_draining, VERSION)
+            admin_app(backends, config.backends, lambda: len(built.sessions), readiness.verdict, scrape.text, VERSION)
         )
         admin_task = None if admin_sock is None else background(admin.serve(sockets=[admin_sock]))
         for backend in backends.values() if self._chain.is_open else ():
@@ -186,6 +208,25 @@ class Gateway:
             await built.aclose()
             if admin_task is not None:
                 await admin_task
+            await scrape.leave()
+
+    def _families(
+        self, built: Built, keepalive: Keepalive, refused: int, connections: int, readiness: Readiness
+    ) -> list[Family]:
+        """What this process measures, now."""
+        return self._meters.families(
+            Readings(
+                sessions=len(built.sessions),
+                streams={**keepalive.standing, "listen": built.listening.open},
+                connections=connections,
+                refused=refused,
+                running=len(self._running),
+                parked={name: backend.parked for name, backend in built.backends.items()},
+                child_deaths={name: child.deaths for name, child in built.children.items()},
+                store_round_trips=0,
+                is_ready=readiness.verdict().is_ready,
+            )
+        )
 
     def _build(self, tasks: asyncio.TaskGroup, background: Background) -> Built:
         """Everything between the clients' side and the backends."""
@@ -193,6 +234,7 @@ class Gateway:
         listings = Listings(config.routing, background)
         sealer = Sealer([secrets.token_bytes(KEY_BYTES)])
         backends: dict[str, McpBackend] = {}
+        children: dict[str, StdioConnector] = {}
 
         def release(session: str) -> None:
             for backend in backends.values():
@@ -209,35 +251,38 @@ class Gateway:
         for name, settings in config.backends.items():
             settled = _settled(settings, self._chain)
             connector = _connector(name, settled, tasks)
+            if isinstance(connector, StdioConnector):
+                children[name] = connector
             backends[name] = McpBackend(
                 name, settled, connector, sessions, background, listings, sealer, chain=self._chain.own
             )
         bounds = _slowest(config)
         cursors = Cursors(secrets.token_bytes(32))
         fanout = Fanout(backends, listings, cursors, config.routing, bounds)
-        front = Front(backends, config.routing, bounds, Listening(backends, fanout, listings), VERSION)
+        listening = Listening(backends, fanout, listings)
+        front = Front(backends, config.routing, bounds, listening, VERSION)
         router = Router(backends, fanout, front, config.routing.separator)
         handle = compose(
             [
                 Resolve(router),  # first: what follows judges a target, never a name
                 Authz(),  # gives the permit that dispatch asks for
                 Questions(),  # outside the deadline: people take longer to answer than backends
-                Deadline(),  # last before the backend: the time it bounds is the backend's
+                Deadline(self._running),  # last before the backend: the time it bounds is the backend's
             ],
             dispatch,
         )
-        return Built(backends, sessions, handle, Dialogue(handle, front, self._chain), router)
+        return Built(backends, sessions, handle, Dialogue(handle, front, self._chain), router, listening, children)
 
-    def _endpoint(self, built: Built) -> Endpoint:
+    def _endpoint(self, built: Built, keepalive: Keepalive, probes: Probes) -> Endpoint:
         """What serves the paths of the listener."""
         limits, sessions, dialogue = self._config.limits, built.sessions, built.dialogue
-        keepalive = Keepalive(limits.stream_keepalive_s)
         return Endpoint(
             ModernSide(built.handle, keepalive, self._chain),
             HandshakeSide(dialogue, sessions, keepalive, limits.max_queued_messages),
             SseSide(dialogue, sessions, keepalive, built.router.has_route, limits),
             built.router.has_route,
             limits.max_json_depth,
+            probes,
         )
 
 

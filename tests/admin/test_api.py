@@ -5,10 +5,14 @@ import json
 from http.client import HTTPConnection
 from pathlib import Path
 
+import httpx2
 import pytest
 
+from gatewright.admin.api import admin_app
 from gatewright.app import Gateway, Ready
 from gatewright.config import parse
+from gatewright.telemetry.exposition import CONTENT_TYPE
+from gatewright.telemetry.readiness import Verdict
 
 pytestmark = pytest.mark.anyio
 TEXT = """
@@ -20,14 +24,21 @@ backends:
 """
 
 
-def get(port: int, path: str) -> tuple[int, dict[str, object]]:
+def fetch(port: int, path: str, method: str = "GET") -> tuple[int, str | None, bytes]:
+    """Status, type and body of an answer."""
     connection = HTTPConnection("127.0.0.1", port, timeout=5)
     try:
-        connection.request("GET", path)
+        connection.request(method, path)
         response = connection.getresponse()
-        return response.status, json.loads(response.read())
+        return response.status, response.getheader("content-type"), response.read()
     finally:
         connection.close()
+
+
+def get(port: int, path: str) -> tuple[int, dict[str, object]]:
+    """Status and body of an answer in JSON."""
+    status, _, body = fetch(port, path)
+    return status, json.loads(body)
 
 
 async def test_the_admin_listener_tells_how_the_gateway_stands(free_tcp_port: int) -> None:
@@ -44,6 +55,29 @@ async def test_the_admin_listener_tells_how_the_gateway_stands(free_tcp_port: in
         assert [row["name"] for row in body["backends"]] == ["clock", "far"]  # type: ignore[attr-defined,index]
         assert "hidden" not in json.dumps(body)
         assert (await asyncio.to_thread(get, free_tcp_port, "/"))[1]["name"] == "gatewright"
+        assert await asyncio.to_thread(fetch, free_tcp_port, "/livez", "HEAD") == (200, "application/json", b"")
+        status, kind, text = await asyncio.to_thread(fetch, free_tcp_port, "/metrics")
+        assert (status, kind) == (200, CONTENT_TYPE)
+        assert b"\nmcp_active_sessions 0\n" in text
+        assert b"hidden" not in text
+        assert (await asyncio.to_thread(get, free_tcp_port, "/metrics?worker=nobody"))[0] == 404
         gateway.stop()
     with pytest.raises(OSError, match="refused"):
         await asyncio.to_thread(get, free_tcp_port, "/livez")
+
+
+async def test_one_that_is_not_ready_says_why() -> None:
+    """503 on `/readyz` and `/health`, the reason on the first alone; it is alive all the same."""
+
+    async def nothing(worker: str | None) -> None:
+        """There are no metrics here."""
+
+    app = admin_app({}, {}, lambda: 0, lambda: Verdict("draining", "it stops"), nothing, "0")
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://admin") as client:
+        for path, status, body in (
+            ("/readyz", 503, {"status": "draining", "detail": "it stops"}),
+            ("/health", 503, {"status": "draining"}),
+            ("/livez", 200, {"status": "ok"}),
+        ):
+            answer = await client.get(path)
+            assert (answer.status_code, answer.json()) == (status, body)

@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from gatewright.inbound.endpoint import Endpoint
+from gatewright.inbound.probes import Probes
+from gatewright.telemetry.readiness import OK
 from journeys.toolbox import Toolbox
 from journeys.travel import Travel, travelling
 from journeys.wire import ACCEPT, Json, Wire
@@ -26,7 +28,8 @@ async def travel() -> AsyncIterator[Travel]:
 
 def endpoint() -> Endpoint:
     """One that has the routes `one` and `two`; its sides are never reached here."""
-    return Endpoint(None, None, None, lambda route: route in ("", "one", "two"), 64)  # type: ignore[arg-type]
+    probes = Probes(lambda: OK)
+    return Endpoint(None, None, None, lambda route: route in ("", "one", "two"), 64, probes)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

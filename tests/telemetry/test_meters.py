@@ -11,7 +11,17 @@ from gatewright.telemetry.meters import Meters, Readings
 from gatewright.telemetry.process import process_families
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "operations.md"
-NOW = Readings(sessions=3, connections=5, running=2, parked={"jira": 1}, child_restarts={"files": 4}, is_ready=True)
+NOW = Readings(
+    sessions=3,
+    streams={"get": 7, "sse": 0, "listen": 8},
+    connections=5,
+    refused=9,
+    running=2,
+    parked={"jira": 1},
+    child_deaths={"files": 4},
+    store_round_trips=6,
+    is_ready=True,
+)
 
 
 def meters() -> Meters:
@@ -28,10 +38,6 @@ def samples(families: list[Family], name: str) -> dict[tuple[str, ...], list[flo
 def test_readings_and_counts_are_shown() -> None:
     """Each under its own name and labels."""
     those = meters()
-    those.streams.get, those.streams.listen = 7, 8
-    those.refused.value = 9
-    those.store.add("load")
-    those.store.fail("load")
     those.calls.record("tools/call", "jira", RESULT, 0.5)
     found = those.families(NOW)
     assert samples(found, "mcp_active_sessions") == {(): [3]}
@@ -41,8 +47,7 @@ def test_readings_and_counts_are_shown() -> None:
     assert samples(found, "gatewright_child_restarts_total") == {("files",): [4]}
     assert samples(found, "gatewright_client_connections") == {(): [5]}
     assert samples(found, "gatewright_refused_connections_total") == {(): [9]}
-    assert samples(found, "gatewright_store_round_trips_total") == {("load",): [1]}
-    assert samples(found, "gatewright_store_failures_total") == {("load",): [1]}
+    assert samples(found, "gatewright_store_round_trips_total") == {(): [6]}
     assert samples(found, "gatewright_ready") == {(): [1]}
     assert list(samples(found, "mcp_call_duration_seconds")) == [("tools/call", "jira", "result")]
 

@@ -1,4 +1,4 @@
-"""The admin API: is the gateway alive and ready, and how do its backends stand.
+"""The admin API: is the gateway alive and ready, what does it measure, and how do its backends stand.
 
 Serves reads only and shows no secrets: addresses come masked from the settings. It never calls a backend, so that a
 sick one cannot hold it up, and no backend's state drives readiness (DESIGN section 6).
@@ -6,24 +6,32 @@ sick one cannot hold it up, and no backend's state drives readiness (DESIGN sect
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, TypeAlias
 
+import msgspec
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+
+from gatewright.telemetry.exposition import CONTENT_TYPE
+from gatewright.telemetry.readiness import Verdict
 
 if TYPE_CHECKING:
     from gatewright.backend.backend import McpBackend
     from gatewright.backend.settings import BackendSettings
+
+Scraped: TypeAlias = Callable[[str | None], Awaitable[bytes | None]]
+"""The metrics of all workers together, or of the one that is named: None when there is none of that name."""
 
 
 def admin_app(
     backends: Mapping[str, McpBackend],
     settings: Mapping[str, BackendSettings],
     sessions: Callable[[], int],
-    is_draining: Callable[[], bool],
+    verdict: Callable[[], Verdict],
+    scraped: Scraped,
     version: str,
 ) -> Starlette:
     """The ASGI application of the control plane. `sessions` counts the open handshake sessions."""
@@ -36,9 +44,18 @@ def admin_app(
         return JSONResponse({"status": "ok"})
 
     async def readyz(request: Request) -> JSONResponse:
-        if is_draining():
-            return JSONResponse({"status": "draining"}, status_code=503)
-        return JSONResponse({"status": "ok"})
+        found = verdict()
+        return JSONResponse(msgspec.to_builtins(found), status_code=200 if found.is_ready else 503)
+
+    async def health(request: Request) -> JSONResponse:
+        found = verdict()
+        return JSONResponse({"status": found.status}, status_code=200 if found.is_ready else 503)
+
+    async def metrics(request: Request) -> Response:
+        text = await scraped(request.query_params.get("worker"))
+        if text is None:
+            return JSONResponse({"error": "there is no worker of that name"}, status_code=404)
+        return Response(text, media_type=CONTENT_TYPE)
 
     async def overview(request: Request) -> JSONResponse:
         rows = [
@@ -59,7 +76,8 @@ def admin_app(
             Route("/", index),
             Route("/livez", livez),
             Route("/readyz", readyz),
-            Route("/health", readyz),
+            Route("/health", health),
+            Route("/metrics", metrics),
             Route("/api/backends", overview),
         ]
     )

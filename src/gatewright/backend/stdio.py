@@ -82,6 +82,8 @@ class StdioConnector(Connector):
         self._children: dict[Child, float] = {}
         self._newest: Child | None = None
         self._last_death = ""
+        self.deaths = 0
+        """How many of its children ended unasked."""
         self._is_closed = False
 
     @property
@@ -181,6 +183,7 @@ class StdioConnector(Connector):
         if not was_asked:
             now_s = self._now()
             self._last_death = reason
+            self.deaths += 1
             self._backoff.died(now_s, now_s - self._children[child])
 
     def _forgotten(self, child: Child) -> None:

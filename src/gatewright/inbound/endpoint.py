@@ -1,6 +1,7 @@
 """The MCP endpoint: from an HTTP request to the era that serves it.
 
-`POST`, `GET` and `DELETE` on `/mcp` (all backends) and `/mcp/<backend>` (one); the paths of 2024-11-05 are `SseSide`'s.
+`POST`, `GET` and `DELETE` on `/mcp` (all backends) and `/mcp/<backend>` (one); the paths of 2024-11-05 are `SseSide`'s,
+those of probes `Probes`'.
 What every request must be, whatever its era, is checked here; which era it is in is decided once, by
 `protocol.modern.is_claimed`. Sources: basic/transports of 2025-03-26 to 2025-11-25, basic/transports/streamable-http of
 2026-07-28.
@@ -17,6 +18,7 @@ from gatewright.inbound.handshake import HandshakeSide
 from gatewright.inbound.http import HttpRequest
 from gatewright.inbound.modern import ModernSide
 from gatewright.inbound.origins import Origins
+from gatewright.inbound.probes import Probes
 from gatewright.inbound.responder import DONE, Responder
 from gatewright.inbound.sse import SseSide
 from gatewright.protocol import depth, jsonrpc, modern, refusals
@@ -37,12 +39,14 @@ class Endpoint:
         sse_side: SseSide,
         has_route: Callable[[str], bool],
         max_json_depth: int,
+        probes: Probes,
     ) -> None:
         self._modern = modern_side
         self._handshake = handshake_side
         self._sse = sse_side
         self._has_route = has_route
         self._max_json_depth = max_json_depth
+        self._probes = probes
         self._accepts: dict[bytes, bool] = {}
         self._routes = {PATH: ""}
         self.origins = Origins((), 0)
@@ -62,6 +66,8 @@ class Endpoint:
         """Serve one HTTP request: what can be answered at once is, the rest is to be awaited."""
         origin = request.headers.get(b"origin")
         if origin is not None and not self.origins.is_allowed(origin):
+            if self._probes.serve(request, responder):
+                return DONE
             return _refuse(responder, OriginRefused("this Origin may not be here; see listen.allowed_origins"))
         route = self.route_of(request.path)
         if route is None:
@@ -79,8 +85,8 @@ class Endpoint:
         return DONE
 
     async def _elsewhere(self, request: HttpRequest, responder: Responder) -> None:
-        """A path that is not this endpoint's: the transport of 2024-11-05 has its own."""
-        if not await self._sse.serve(request, responder):
+        """A path that is not this endpoint's: probes and the transport of 2024-11-05 have their own."""
+        if not self._probes.serve(request, responder) and not await self._sse.serve(request, responder):
             _refuse(responder, InvalidRequest(f"nothing is served here: use {PATH} or {PATH}/<backend>"), 404)
 
     def _post(self, request: HttpRequest, responder: Responder, route: str) -> Awaitable[None]:

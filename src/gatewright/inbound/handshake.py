@@ -192,10 +192,12 @@ class HandshakeSide:
             return
         alive = HttpReply(responder, 0, None, session.client.revision)
         self._keepalive.add(alive)
+        self._keepalive.standing["get"] += 1
         try:
             await self._carry(session, stream, begin, responder)
         finally:
             self._keepalive.remove(alive)
+            self._keepalive.standing["get"] -= 1
             responder.end()
 
     async def _carry(self, session: Session, stream: EventStream, begin: bytes, responder: Responder) -> None:

@@ -207,6 +207,7 @@ class SseSide:
         responder.on_drain = stream.drain
         self._streams[stream_id] = stream
         self._keepalive.add(alive)
+        self._keepalive.standing["sse"] += 1
         introduction = asyncio.get_running_loop().call_later(self._limits.body_timeout_s, stream.expect)
         try:
             await responder.send(http_sse.endpoint_event(route, stream_id))
@@ -217,6 +218,7 @@ class SseSide:
             introduction.cancel()
             del self._streams[stream_id]
             self._keepalive.remove(alive)
+            self._keepalive.standing["sse"] -= 1
             responder.end()
             if stream.session is not None:
                 self._sessions.end(stream.session)

@@ -21,10 +21,10 @@ UNBOUNDED: Final = frozenset({"subscriptions/listen"})
 
 @final
 class Deadline:
-    """Cancels calls that take too long, and says so."""
+    """Cancels calls that take too long, and says so. It keeps those that run in `watched`, for others to count."""
 
-    def __init__(self) -> None:
-        self._watched: set[Call] = set()
+    def __init__(self, watched: set[Call] | None = None) -> None:
+        self._watched: set[Call] = set() if watched is None else watched
         self._timer: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 

@@ -33,6 +33,8 @@ class Listening:
         self._backends = backends
         self._fanout = fanout
         self._listings = listings
+        self.open = 0
+        """How many of these streams there are."""
 
     async def __call__(self, call: Call) -> Outcome:
         """Carry announcements until the client leaves or the gateway drains: then the task is cancelled.
@@ -45,6 +47,7 @@ class Listening:
         wants = Wants(*subscriptions.read_filter(wanted))
         waiting = Waiting()
         leave: Callable[[], None] = _nothing
+        self.open += 1
         joined: list[tuple[Feed, Listener]] = []  # filled one by one: what joined is left, whenever this ends
         try:
             plan = await self._plan(call, wants)
@@ -55,6 +58,7 @@ class Listening:
                 for method, params in await waiting.take():
                     await call.reply.emit(method, jsonrpc.encode(params))
         finally:
+            self.open -= 1
             leave()
             for feed, listener in joined:
                 feed.leave(listener)

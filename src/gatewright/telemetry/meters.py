@@ -1,7 +1,7 @@
-"""Everything a gateway process measures: the counts its components keep, and the readings taken when it is asked.
+"""Everything a gateway process measures: its calls as they were counted, and the readings taken when it is asked.
 
-Contract: made once by the composition root, which hands each part to whoever counts there. `families` reads it all and
-changes nothing. The names are an interface: docs/operations.md has the table, and a test holds the two together.
+Contract: made once by the composition root. `families` reads and changes nothing. The names are an interface:
+docs/operations.md has the table, and a test holds the two together.
 """
 
 from __future__ import annotations
@@ -12,50 +12,45 @@ from typing import final
 import msgspec
 
 from gatewright.telemetry.calls import BOUNDS_S, Calls
-from gatewright.telemetry.counts import Count, RoundTrips, Streams
 from gatewright.telemetry.families import Family, counted, counted_by, measured, measured_by
 
 
 @final
 class Readings(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known elsewhere, at the moment of asking."""
+    """What those know who count anyway, at the moment of asking."""
 
     sessions: int
     """Handshake sessions that this process holds."""
+    streams: Mapping[str, int]
+    """Event streams that stand open, by kind: `get`, `sse`, `listen`."""
     connections: int
     """Client connections."""
-    running: int = 0
-    """Calls between their resolution and their outcome."""
+    refused: int
+    """Client connections that were answered 503 or cut, because there were too many."""
+    running: int
+    """Calls that are with a backend, or on their way."""
     parked: Mapping[str, int]
     """Calls that wait for a modern client's answers, by backend."""
-    child_restarts: Mapping[str, int]
+    child_deaths: Mapping[str, int]
     """Children that ended unasked, by backend."""
+    store_round_trips: int
+    """How often the store was asked; 0 for one in memory."""
     is_ready: bool
     """What `/readyz` says."""
 
 
 @final
 class Meters:
-    """The counts, one attribute for each who counts."""
+    """What is counted for its own sake, and all of it as metrics."""
 
     def __init__(self, methods: Iterable[str], backends: Iterable[str]) -> None:
         self.calls = Calls(methods, backends)
-        self.streams = Streams()
-        self.refused = Count()
-        """Client connections that were answered 503 or closed at once, because there were too many."""
-        self.store = RoundTrips()
 
     def families(self, now: Readings) -> list[Family]:
-        """All of it, with these readings."""
-        streams = self.streams
+        """All metrics, with these readings."""
         return [
             measured("mcp_active_sessions", "Handshake sessions held by this gateway.", now.sessions),
-            measured_by(
-                "mcp_open_streams",
-                "Event streams that stand open, by what they are.",
-                "kind",
-                {"get": streams.get, "sse": streams.sse, "listen": streams.listen},
-            ),
+            measured_by("mcp_open_streams", "Event streams that stand open, by what they are.", "kind", now.streams),
             measured("mcp_calls_in_flight", "Calls that run now.", now.running),
             measured_by("mcp_parked_calls", "Calls that wait for a client's answers.", "backend", now.parked),
             Family(
@@ -71,24 +66,17 @@ class Meters:
             counted(
                 "gatewright_refused_connections_total",
                 "Client connections refused because there were too many.",
-                self.refused.value,
+                now.refused,
             ),
             counted_by(
                 "gatewright_child_restarts_total",
                 "Children that ended unasked and are started again on demand.",
                 "backend",
-                now.child_restarts,
+                now.child_deaths,
             ),
-            counted_by(
+            counted(
                 "gatewright_store_round_trips_total",
-                "Journeys to the store's server, by what they were for.",
-                "verb",
-                self.store.made,
-            ),
-            counted_by(
-                "gatewright_store_failures_total",
-                "Journeys to the store's server that failed or took too long.",
-                "verb",
-                self.store.failed,
+                "How often the store's server was asked.",
+                now.store_round_trips,
             ),
         ]
