@@ -8,10 +8,11 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from msgspec import Raw
 
 from backend.mcp_server import backed
 from backend.raw_server import soon, until
-from gatewright.backend.feed import Feed, Heard, Listener, Wants
+from gatewright.backend.feed import Feed, Heard, Listener, Wants, announceable, has_subscriptions
 from gatewright.background import Background
 from gatewright.call import Params
 from gatewright.errors import BackendGarbage, BackendUnavailable, ProtocolError
@@ -382,3 +383,24 @@ def test_wants_are_something_or_nothing() -> None:
     assert not empty
     assert uris("a")
     assert Wants(lists=ALL)
+
+
+# --- capabilities
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "lists", "has_uris"),
+    [
+        ({}, set(), False),
+        ({"tools": {}, "resources": {}}, set(), False),
+        ({"tools": {"listChanged": True}, "prompts": {"listChanged": False}}, {"tools"}, False),
+        ({"resources": {"subscribe": True, "listChanged": True}}, {"resources"}, True),
+        ({"tools": True, "prompts": None, "resources": "subscribe"}, set(), False),
+        ({"resources": {"subscribe": "yes", "listChanged": 1}}, set(), False),
+    ],
+)
+def test_only_what_is_announced_is_expected(capabilities: dict[str, Any], lists: set[str], has_uris: bool) -> None:
+    """`true` and nothing else."""
+    read: dict[str, Raw] = {name: jsonrpc.raw(value) for name, value in capabilities.items()}
+    assert announceable(read) == {f"notifications/{name}/list_changed" for name in lists}
+    assert has_subscriptions(read) is has_uris

@@ -11,12 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from msgspec import Raw
 
 from backend.mcp_server import World, backed, call_of, handshake_client, members, modern_client
 from backend.raw_server import Peer, response, soon, until
 from gatewright.backend.backend import McpBackend
-from gatewright.backend.handshake import announceable, has_subscriptions
 from gatewright.backend.settings import BackendSettings
 from gatewright.backend.stdio import StdioConnector
 from gatewright.call import ANONYMOUS, Caller, Failure, Result
@@ -321,24 +319,3 @@ async def test_an_unknown_method_is_the_backends_to_refuse() -> None:
         outcome = await soon(backend(call_of(handshake_client(), "x/unknown")))
         assert isinstance(outcome, Failure)
         assert outcome.code == -32601
-
-
-# --- capabilities
-
-
-@pytest.mark.parametrize(
-    ("capabilities", "lists", "has_uris"),
-    [
-        ({}, set(), False),
-        ({"tools": {}, "resources": {}}, set(), False),
-        ({"tools": {"listChanged": True}, "prompts": {"listChanged": False}}, {"tools"}, False),
-        ({"resources": {"subscribe": True, "listChanged": True}}, {"resources"}, True),
-        ({"tools": True, "prompts": None, "resources": "subscribe"}, set(), False),
-        ({"resources": {"subscribe": "yes", "listChanged": 1}}, set(), False),
-    ],
-)
-def test_only_what_is_announced_is_expected(capabilities: dict[str, Any], lists: set[str], has_uris: bool) -> None:
-    """`true` and nothing else."""
-    read: dict[str, Raw] = {name: jsonrpc.raw(value) for name, value in capabilities.items()}
-    assert announceable(read) == {f"notifications/{name}/list_changed" for name in lists}
-    assert has_subscriptions(read) is has_uris

@@ -14,12 +14,15 @@ from backend.mcp_server import Outlets, Replies, Told, call_of, handshake_client
 from backend.raw_server import until
 from gatewright.backend.base import Request, Sink
 from gatewright.backend.sinks import MAX_ASKS, CallSink, Ear, SessionSink, answer
+from gatewright.backend.tasks import Tasks
 from gatewright.background import Background
-from gatewright.call import Failure, Json, Params, Result
+from gatewright.call import ANONYMOUS, Failure, Json, Params, Result
 from gatewright.errors import BackendGarbage, MissingCapability
 from gatewright.protocol import jsonrpc
+from gatewright.protocol.sealed import Sealer
 
 pytestmark = pytest.mark.anyio
+TASKS = Tasks("b", Sealer([b"k" * 32]))
 TOKEN = 41
 
 
@@ -62,11 +65,11 @@ class Scene:
 
     def call_sink(self, *, can_ask: bool = True, **meta: Any) -> CallSink:
         call = call_of(handshake_client("c1"), reply=self.reply, _meta=meta)
-        return CallSink(call, "b", self.wire, self.background, self.told, TOKEN, can_ask=can_ask)
+        return CallSink(call, TASKS, self.wire, self.background, self.told, TOKEN, can_ask=can_ask)
 
     def session_sink(self, session: str = "c1") -> SessionSink:
         self.outlets["c1"] = self.reply
-        sink = SessionSink("b", session, self.outlets, self.background, self.told)
+        sink = SessionSink(TASKS, session, ANONYMOUS, self.outlets, self.background, self.told)
         sink.link = self.wire
         return sink
 

@@ -28,7 +28,7 @@ class HttpHost:
         self.sessions: dict[str, Conversation] = {}
         self.standing: dict[str, _Wire] = {}
         self.posts: dict[tuple[str, int], _Wire] = {}
-        self.modern = Conversation(box, lambda message, about: self._out("", message, about))
+        self.modern = box.converse(lambda message, about: self._out("", message, about))
 
     @property
     def url(self) -> str:
@@ -67,7 +67,7 @@ class HttpHost:
     def _post(self, wire: _Wire, session: str, message: Json) -> None:
         if message.get("method") == "initialize" and "handshake" in self.box.eras:
             session = secrets.token_hex(8)
-            self.sessions[session] = Conversation(self.box, lambda said, about: self._out(session, said, about))
+            self.sessions[session] = self.box.converse(lambda said, about: self._out(session, said, about))
             wire.session = session
         is_modern = META + "protocolVersion" in message.get("params", {}).get("_meta", {})
         conversation = self.modern if is_modern else self.sessions.get(session)

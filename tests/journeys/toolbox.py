@@ -80,9 +80,13 @@ class Toolbox:
                 self._changed = asyncio.Event()
                 await self._changed.wait()
 
+    def converse(self, send: Send) -> Conversation:
+        """Another client."""
+        return Conversation(self, send)
+
     async def serve_messages(self, incoming: AsyncIterator[bytes], send: Callable[[bytes], None]) -> None:
         """Serve in the gateway's own process."""
-        conversation = Conversation(self, lambda message, _: send(json.dumps(message).encode()))
+        conversation = self.converse(lambda message, _: send(json.dumps(message).encode()))
         try:
             async for message in incoming:
                 conversation.take(json.loads(message))

@@ -20,6 +20,7 @@ MODERN = "2026-07-28"
 META = "io.modelcontextprotocol/"
 ACCEPT = "application/json, text/event-stream"
 NAMED = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
+NAMED |= dict.fromkeys(("tasks/get", "tasks/update", "tasks/cancel"), "taskId")
 
 
 async def soon(waiting: Awaitable[T], bound_s: float = BOUND_S) -> T:

@@ -57,7 +57,7 @@ def test_a_name_is_read_and_replaced_and_nothing_else(row: Method, name: str, ot
         }
 
 
-@pytest.mark.parametrize("row", [row for row in METHODS.values() if row.kind != "addressed"], ids=lambda row: row.name)
+@pytest.mark.parametrize("row", [row for row in METHODS.values() if row.name_field is None], ids=lambda row: row.name)
 def test_a_method_that_addresses_nothing_has_no_name(row: Method) -> None:
     """Whatever its parameters hold."""
     params = read(name="x", uri="y", ref=5)

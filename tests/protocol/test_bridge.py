@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from mcp_types import methods as sdk
 from msgspec import Raw
 
-from gatewright.call import Client, Failure, InputRequired, Params, Result
+from gatewright.call import Call, Client, Failure, InputRequired, Params, Result
 from gatewright.errors import ProtocolError
 from gatewright.protocol import bridge, jsonrpc, methods, modern
 from gatewright.protocol.chain import CHAIN_KEY, Chain
@@ -220,11 +220,16 @@ def test_capabilities_without_asks_are_the_others(capabilities: dict[str, Any]) 
 
 @given(st.dictionaries(st.sampled_from(["tasks", "elicitation", "extensions"]) | st.text(), JSON), st.booleans())
 def test_capabilities_cross_the_eras_without_tasks(capabilities: dict[str, Any], is_large: bool) -> None:
-    """What can be asked is the same in both; tasks are an extension in one. Large ones are not remembered."""
+    """What can be asked is the same in both; tasks are an extension in one, and in the other not defined. Large ones
+    are not remembered."""
     if is_large:
         capabilities["experimental"] = {"x": "y" * 5_000}
     body = json.dumps(capabilities).encode()
     expected = {key: value for key, value in capabilities.items() if key != "tasks"}
+    if isinstance(capabilities.get("extensions"), dict):
+        extensions = {**capabilities["extensions"], "io.modelcontextprotocol/tasks": {}}
+        body = json.dumps({**capabilities, "extensions": extensions}).encode()
+        expected.pop("extensions" if not capabilities["extensions"] else "tasks", None)
     assert json.loads(bytes(bridge.across(body))) == json.loads(bytes(bridge.across(body))) == expected
 
 
@@ -238,7 +243,6 @@ def test_capabilities_cross_the_eras_without_tasks(capabilities: dict[str, Any],
         (b'{"content":[]}', Result(b'{"content":[]}')),
         (b'{"resultType":"complete"}', Result(b'{"resultType":"complete"}', True)),
         (b'{ "a":1, "resultType" : "complete" }', Result(b'{ "a":1, "resultType" : "complete" }', True)),
-        (b'{"resultType":"task","task":{}}', Result(b'{"resultType":"task","task":{}}', True)),
         (b'{"a":{"resultType":"input_required"}}', Result(b'{"a":{"resultType":"input_required"}}')),
         (b'{"a":"\\"resultType\\":5"}', Result(b'{"a":"\\"resultType\\":5"}')),
         (b'{"a":1,"resultType":"input_required"}', InputRequired(b'{"a":1,"resultType":"input_required"}')),
@@ -256,7 +260,7 @@ def test_a_result_says_what_it_is(value: bytes, expected: Result | InputRequired
     [
         b"null", b"5", b'"x"', b"[]", b"true",
         b'{"resultType":"partial"}', b'{"resultType":""}', b'{"resultType":"Complete"}',
-        b'{"resultType":"' + b"x" * 500 + b'"}',
+        b'{"resultType":"' + b"x" * 500 + b'"}', b'{"resultType":"task","taskId":"1"}',
         b'{"resultType":5}', b'{"resultType":null}', b'{"resultType":[]}', b'{"resultType":{"a":1}}',
         b'{"resultType":"\xff"}', b'{"a":1,"resultType":1e999}',
     ],
@@ -268,6 +272,21 @@ def test_a_result_of_no_known_form_is_a_protocol_error(value: bytes) -> None:
     assert len(str(refused.value)) < 200
 
 
+def test_a_created_task_is_for_others_to_judge() -> None:
+    """Whoever knows of tasks gets the whole result, with its call; every other result never comes there."""
+
+    class Creating:
+        def begun(self, call: Call, value: bytes) -> Result:
+            assert call is of
+            return Result(b"judged " + value)
+
+    of = cast("Call", object())
+    judged = bridge.outcome_of(Result(Raw(b'{"resultType":"task"}')), of, Creating())
+    assert judged == Result(b'judged {"resultType":"task"}')
+    for value in (b"{}", b'{"resultType":"complete"}'):
+        assert bridge.outcome_of(Result(value), of, Creating()) == bridge.outcome_of(Result(value))
+
+
 def test_a_failure_stays_what_it_is() -> None:
     """A backend's error is a value."""
     failure = Failure(-1, "no", Raw(b"{}"))
@@ -276,7 +295,7 @@ def test_a_failure_stays_what_it_is() -> None:
 
 # --- a result as the client's revision writes it
 
-RESULT_TYPES = [None, "complete", "task"]
+RESULT_TYPES = [None, "complete"]
 
 
 @st.composite

@@ -19,16 +19,21 @@ def test_every_method_has_one_row_under_its_own_name() -> None:
 @pytest.mark.parametrize("row", METHODS.values(), ids=METHODS)
 def test_a_row_is_whole(row: Method) -> None:
     """What its kind needs is there, and nothing that contradicts it."""
-    assert (row.kind == "addressed") == (row.name_field is not None)
-    assert (row.kind == "listed") == (row.items is not None) == (row.item_key is not None)
-    assert not row.has_name_header or row.name_field in ("name", "uri")
+    if row.kind != "task":
+        assert (row.kind == "addressed") == (row.name_field is not None)
+        assert (row.kind == "listed") == (row.items is not None) == (row.item_key is not None)
+    assert not row.has_name_header or row.name_field in ("name", "uri", "taskId")
     assert row.kind != "listed" or (row.is_retry_safe and row.is_cacheable)
-    assert row.capability is not None or row.kind in ("local", "stream")
+    assert row.capability is not None or row.kind in ("local", "stream", "task")
 
 
 def test_the_name_header_mirrors_what_the_sdk_mirrors() -> None:
-    """`Mcp-Name` on tools/call, prompts/get and resources/read, from the same members."""
-    assert {name: row.name_field for name, row in METHODS.items() if row.has_name_header} == dict(NAME_BEARING_METHODS)
+    """`Mcp-Name` on tools/call, prompts/get and resources/read, from the same members. Of the tasks extension
+    (SEP-2663, Routing Headers) it knows nothing."""
+    mirrored = {name: row.name_field for name, row in METHODS.items() if row.has_name_header and row.kind != "task"}
+    assert mirrored == dict(NAME_BEARING_METHODS)
+    of_tasks = {name for name, row in METHODS.items() if row.has_name_header and row.kind == "task"}
+    assert of_tasks == {"tasks/get", "tasks/update", "tasks/cancel"}
 
 
 def test_cacheable_and_asking_methods_are_those_of_the_sdk() -> None:
@@ -43,6 +48,8 @@ def test_a_call_with_effects_is_never_sent_twice() -> None:
         "tools/call",
         "initialize",
         "subscriptions/listen",
+        "tasks/update",
+        "tasks/cancel",
     }
 
 

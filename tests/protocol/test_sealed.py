@@ -91,3 +91,14 @@ def test_an_endless_state_is_refused_before_it_is_read() -> None:
     """The bound holds."""
     with pytest.raises(ProtocolError, match="too long"):
         Sealer([KEY]).open("A" * (MAX_SEALED_CHARS + 1), b"")
+
+
+@given(st.binary(max_size=60), st.binary(max_size=60), st.binary(max_size=20), st.binary(max_size=20))
+def test_what_is_sealed_alike_is_equal_for_equals_alone(one: bytes, two: bytes, here: bytes, there: bytes) -> None:
+    """Same payload, context and key: the same string, which opens. Nothing else shares a nonce with it."""
+    sealer = Sealer([KEY])
+    first, second = sealer.seal_alike(one, here), Sealer([KEY, OLDER]).seal_alike(two, there)
+    assert (first == second) == ((one, here) == (two, there))
+    assert (first[:14] == second[:14]) == ((one, here) == (two, there))
+    assert sealer.open(first, here) == one
+    assert Sealer([OTHER]).seal_alike(one, here) != first

@@ -14,15 +14,19 @@ from gatewright.protocol.methods import LISTEN_FIELDS
 TAG = "io.modelcontextprotocol/subscriptionId"
 
 
-@given(st.sets(st.sampled_from(sorted(LISTEN_FIELDS))), st.sets(st.text(max_size=20), max_size=5))
-def test_a_filter_reads_back_as_it_was_written(lists: set[str], uris: set[str]) -> None:
+NAMES = st.sets(st.text(max_size=20), max_size=5)
+
+
+@given(st.sets(st.sampled_from(sorted(LISTEN_FIELDS))), NAMES, NAMES)
+def test_a_filter_reads_back_as_it_was_written(lists: set[str], uris: set[str], tasks: set[str]) -> None:
     """filter_of and read_filter are inverse."""
-    written = json.dumps(subscriptions.filter_of(frozenset(lists), frozenset(uris))).encode()
-    assert subscriptions.read_filter(written) == (lists, uris)
+    written = json.dumps(subscriptions.filter_of(frozenset(lists), frozenset(uris), frozenset(tasks))).encode()
+    assert subscriptions.read_filter(written) == (lists, uris, tasks)
 
 
 @pytest.mark.parametrize(
-    "text", [b"[]", b"5", b'{"toolsListChanged": 1}', b'{"resourceSubscriptions": "x"}', b"{", b"\xff"]
+    "text",
+    [b"[]", b"5", b'{"toolsListChanged": 1}', b'{"resourceSubscriptions": "x"}', b'{"taskIds": [1]}', b"{", b"\xff"],
 )
 def test_what_is_no_filter_is_refused(text: bytes) -> None:
     """The client is told which member is wrong."""
@@ -32,15 +36,17 @@ def test_what_is_no_filter_is_refused(text: bytes) -> None:
 
 def test_only_true_asks_for_a_change_notice() -> None:
     """S-40: nothing is sent that was not asked for; unknown members ask for nothing here."""
-    text = b'{"toolsListChanged": false, "promptsListChanged": true, "resourcesListChanged": null, "x": true}'
-    assert subscriptions.read_filter(text) == (frozenset({"notifications/prompts/list_changed"}), frozenset())
+    text = b'{"toolsListChanged": false, "promptsListChanged": true, "taskIds": null, "x": true}'
+    asked = frozenset({"notifications/prompts/list_changed"})
+    assert subscriptions.read_filter(text) == (asked, frozenset(), frozenset())
 
 
 def test_too_many_resources_are_refused() -> None:
     """The bound holds."""
-    text = json.dumps({"resourceSubscriptions": [str(n) for n in range(subscriptions.MAX_URIS + 1)]}).encode()
-    with pytest.raises(InvalidParams, match="at most"):
-        subscriptions.read_filter(text)
+    for member in ("resourceSubscriptions", "taskIds"):
+        text = json.dumps({member: [str(n) for n in range(subscriptions.MAX_URIS + 1)]}).encode()
+        with pytest.raises(InvalidParams, match="at most"):
+            subscriptions.read_filter(text)
 
 
 @pytest.mark.parametrize("request_id", [1, "one", 0, ""])

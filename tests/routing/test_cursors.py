@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -99,3 +100,13 @@ def test_a_huge_cursor_costs_no_more_than_reading_it() -> None:
     """Four megabytes of it."""
     with pytest.raises(InvalidParams):
         CURSORS.read("tools/list", "alice", "A" * 4_000_000)
+
+
+def test_a_request_says_where_its_list_begins() -> None:
+    """At the beginning without a cursor; what is no text is no cursor."""
+    cursor = msgspec.Raw(msgspec.json.encode(CURSORS.make("tools/list", "alice", 7)))
+    assert CURSORS.offset("tools/list", "alice", None) == 0
+    assert CURSORS.offset("tools/list", "alice", cursor) == 7
+    for odd in (b"5", b"null", b"{}", b'"x"'):
+        with pytest.raises(InvalidParams, match="cursor"):
+            CURSORS.offset("tools/list", "alice", msgspec.Raw(odd))

@@ -35,9 +35,9 @@ def united(*offers: Offer) -> dict[str, object]:
 
 
 def test_capabilities_are_united() -> None:
-    """What any has, with the flags that any sets; unknown ones are kept, those that need routing by id are not."""
+    """What any has, with the flags that any sets; unknown ones are kept."""
     found = united(
-        offer(tools={}, resources={"subscribe": False, "listChanged": True}, tasks={"list": {}}),
+        offer(tools={}, resources={"subscribe": False, "listChanged": True}),
         offer(tools={"listChanged": True}, resources={"subscribe": True}, extensions={"a": {"x": 1}}),
         offer(extensions={"b": {}}, experimental={"y": []}),
     )
@@ -47,6 +47,17 @@ def test_capabilities_are_united() -> None:
         "extensions": {"a": {"x": 1}, "b": {}},
         "experimental": {"y": []},
     }
+
+
+def test_tasks_can_be_listed_where_all_that_have_some_list_them() -> None:
+    """What `tasks/get` finds MUST be in the list (basic/utilities/tasks of 2025-11-25); the rest is what any has."""
+    calls = {"requests": {"tools": {"call": {}}}}
+    listing = {"list": {}, "requests": {"x": {}}}
+    both = {"requests": {"tools": {"call": {}}, "x": {}}}
+    assert united(offer(tasks=calls), offer(tools={}), offer(tasks=listing)) == {"tools": {}, "tasks": both}
+    assert united(offer(tools={}), offer(tasks=listing)) == {"tools": {}, "tasks": listing}
+    assert united(offer(tasks=listing), offer(tasks={**calls, "list": {}})) == {"tasks": {"list": {}, **both}}
+    assert united(offer(tasks=True)) == {"tasks": {}}
 
 
 @pytest.mark.parametrize("odd", [True, [], "x", 1])

@@ -26,9 +26,10 @@ from gatewright.backend.handshake import FEED_CALLER, HandshakeFace, NotThisEra
 from gatewright.backend.modern import GATEWAY_INFO, MODERN_ERRORS, ModernFace, Restarted, own_client
 from gatewright.backend.parking import Limits, Parking
 from gatewright.backend.standing import Standing
+from gatewright.backend.tasks import Tasks
 from gatewright.call import ANONYMOUS, Call, Caller, Client, Failure, Outcome, Params, Result
-from gatewright.errors import BackendError, BackendRefusedChain, BackendUnavailable, ProtocolError
-from gatewright.protocol import addressing, bridge, jsonrpc, questions
+from gatewright.errors import BackendError, BackendRefusedChain, BackendUnavailable, MethodNotFound, ProtocolError
+from gatewright.protocol import addressing, bridge, jsonrpc, questions, tasks
 from gatewright.protocol.revisions import Era
 
 if TYPE_CHECKING:
@@ -71,8 +72,9 @@ class McpBackend:
         self._own = own_client(GATEWAY_INFO, chain=chain)
         forced = None if settings.era == "auto" else settings.era
         is_tied = connector.is_shared_wire and forced is None
-        self._modern = ModernFace(name, connector, background, changes, ids, is_tied=is_tied)
-        self._handshake = HandshakeFace(name, connector, settings, outlets, background, changes, ids, chain)
+        self.tasks: Final = Tasks(name, sealer)
+        self._modern = ModernFace(self.tasks, connector, background, changes, ids, is_tied=is_tied)
+        self._handshake = HandshakeFace(self.tasks, connector, settings, outlets, background, changes, ids, chain)
         self._eras = Eras(
             name,
             forced,
@@ -133,6 +135,10 @@ class McpBackend:
             return await self._standing.subscribe(session, uri, self._shared_feed(call.client))
         if call.method == "resources/unsubscribe":
             return self._standing.unsubscribe(session, uri)
+        if call.method != "logging/setLevel":
+            raise MethodNotFound(
+                f"{self.name} speaks the modern era, which has no {call.method} (SEP-2663, Backward Compatibility)"
+            )
         return Result(b"{}")  # logging/setLevel: every request carries the session's level
 
     def _handshaken(self, call: Call, params: Params) -> Awaitable[Outcome]:
@@ -167,11 +173,12 @@ class McpBackend:
         async def ask(era: Era) -> Offer:
             if era != "modern":
                 result = (await self._handshake.session(client, caller)).result
-                return Offer(result.capabilities, result.serverInfo, result.instructions)
+                capabilities = tasks.offered(result.capabilities, client.revision.era, era)
+                return Offer(capabilities, result.serverInfo, result.instructions)
             offer = await self._eras.discover(client)
             if client.session:
                 self._background(self._standing.watch(client.session, self._shared_feed(client)))
-            return offer
+            return Offer(tasks.offered(offer.capabilities, client.revision.era, era), offer.info, offer.instructions)
 
         found = await self._asked(client, caller, ask)
         if isinstance(found, Failure):

@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Final, Protocol, final
 
 import msgspec
 import structlog
+from msgspec import Raw
 
 from gatewright.call import Params
-from gatewright.errors import BackendError, BackendGarbage, BackendUnavailable, GatewrightError
+from gatewright.errors import BackendError, BackendGarbage, BackendUnavailable, GatewrightError, ProtocolError
 from gatewright.protocol import jsonrpc
 from gatewright.protocol.methods import LISTEN_FIELDS, RESOURCE_UPDATED
+from gatewright.protocol.tasks import NOTICE
 
 if TYPE_CHECKING:
     from gatewright.background import Background
@@ -40,13 +42,18 @@ Heard = Callable[[str, Params], None]
 
 @final
 class Wants(msgspec.Struct, frozen=True):
-    """What a listener wants to hear of: change notices by method, and resources by URI."""
+    """What a listener wants to hear of: change notices by method, resources by URI, tasks by the backend's own id."""
 
     lists: frozenset[str] = frozenset()
     uris: frozenset[str] = frozenset()
+    tasks: frozenset[str] = frozenset()
 
     def __bool__(self) -> bool:
-        return bool(self.lists or self.uris)
+        return bool(self.lists or self.uris or self.tasks)
+
+    def covers(self, others: Wants) -> bool:
+        """Whether it is all that the others want, or more."""
+        return self.lists >= others.lists and self.uris >= others.uris and self.tasks >= others.tasks
 
 
 @final
@@ -59,9 +66,10 @@ class Listener:
         self.wants = wants
         self.heard = heard
 
-    def hear(self, method: str, params: Params, uri: str | None) -> None:
+    def hear(self, method: str, params: Params, uri: str | None, task: str | None = None) -> None:
         """Take an announcement if it was wanted (S-40: never one that was not asked for)."""
-        if method in self.wants.lists or (uri is not None and _covers(self.wants.uris, uri)):
+        wants = self.wants
+        if method in wants.lists or (uri is not None and _covers(wants.uris, uri)) or task in wants.tasks:
             self.heard(method, params)
 
 
@@ -78,12 +86,13 @@ class Feed:
     """The announcements of one backend."""
 
     def __init__(self, name: str, upstream: Upstream, background: Background) -> None:
-        self._name = name
+        self.backend: Final = name
         self._upstream = upstream
         self._background = background
         self._listeners: set[Listener] = set()
         self._lists = Stream(self)
         self._resources = Stream(self)
+        self._tasks = Stream(self)
         self._is_settling = False
 
     async def join(self, wants: Wants, heard: Heard) -> Listener:
@@ -93,10 +102,11 @@ class Feed:
         try:
             lists = await self._lists.ready(Wants(lists=frozenset(LISTEN_FIELDS))) if wants.lists else Wants()
             uris = await self._resources.ready(Wants(uris=self._all_uris())) if wants.uris else Wants()
+            tasks = await self._tasks.ready(Wants(tasks=self._all_tasks())) if wants.tasks else Wants()
         except BaseException:
             self.leave(listener)
             raise
-        listener.wants = Wants(wants.lists & lists.lists, wants.uris & uris.uris)
+        listener.wants = Wants(wants.lists & lists.lists, wants.uris & uris.uris, wants.tasks & tasks.tasks)
         return listener
 
     def leave(self, listener: Listener) -> None:
@@ -104,6 +114,8 @@ class Feed:
         self._listeners.discard(listener)
         if not any(one.wants.lists for one in self._listeners):
             self._lists.close()
+        if not self._all_tasks():
+            self._tasks.close()
         uris = self._all_uris()
         if not uris:
             self._resources.close()
@@ -115,12 +127,14 @@ class Feed:
         self._listeners.clear()
         self._lists.close()
         self._resources.close()
+        self._tasks.close()
 
     def announce(self, method: str, params: Params) -> None:
         """Tell the listeners."""
-        uri = _uri_of(params) if method == RESOURCE_UPDATED else None
+        uri = _text(params, "uri") if method == RESOURCE_UPDATED else None
+        task = _text(params, "taskId") if method == NOTICE else None
         for listener in list(self._listeners):
-            listener.hear(method, params, uri)
+            listener.hear(method, params, uri, task)
 
     def hold(self, stream: Stream, held: Held) -> asyncio.Task[None] | None:
         """Keep an upstream stream open in the background."""
@@ -128,6 +142,9 @@ class Feed:
 
     def _all_uris(self) -> frozenset[str]:
         return frozenset(uri for listener in self._listeners for uri in listener.wants.uris)
+
+    def _all_tasks(self) -> frozenset[str]:
+        return frozenset(task for listener in self._listeners for task in listener.wants.tasks)
 
     async def _settle(self) -> None:
         """Give up the resources that nobody wants any more, once for all who leave at about the same time."""
@@ -155,15 +172,15 @@ class Feed:
 
             try:
                 await self._upstream.listen(held.wants, acknowledged, self.announce)
-                error: BackendError = BackendUnavailable(f"{self._name} ended the subscription")
+                error: BackendError = BackendUnavailable(f"{self.backend} ended the subscription")
             except BackendError as raised:
                 error = raised
             except GatewrightError as raised:
-                error = BackendGarbage(f"{self._name}: {raised}")
+                error = BackendGarbage(f"{self.backend}: {raised}")
             if not ready.done():
                 stream.fail(held, error)
                 return
-            log.info("subscription broke off", backend=self._name, reason=error.message)
+            log.info("subscription broke off", backend=self.backend, reason=error.message)
             pause_s = REOPEN_S if agreed else min(pause_s * 2, REOPEN_MAX_S)
             await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
 
@@ -204,7 +221,7 @@ class Stream:
     async def ready(self, wants: Wants) -> Wants:
         """What the backend agreed to, the stream being open for `wants` or more. Raises BackendError."""
         held = self._newest
-        if held is None or not (wants.lists <= held.wants.lists and wants.uris <= held.wants.uris):
+        if held is None or not held.wants.covers(wants):
             return await self.change(wants)
         return await _agreed(held)
 
@@ -269,8 +286,30 @@ def _covers(uris: frozenset[str], uri: str) -> bool:
     return uri in uris or any(uri.startswith(one.rstrip("/") + "/") for one in uris)
 
 
-def _uri_of(params: Params) -> str | None:
+def _text(params: Params, member: str) -> str | None:
     try:
-        return msgspec.json.decode(params["uri"], type=str)
+        return msgspec.json.decode(params[member], type=str)
     except (KeyError, msgspec.DecodeError):
         return None
+
+
+def announceable(capabilities: dict[str, Raw]) -> frozenset[str]:
+    """The list changes that a server with these capabilities announces."""
+    methods = {
+        "notifications/tools/list_changed": "tools",
+        "notifications/prompts/list_changed": "prompts",
+        "notifications/resources/list_changed": "resources",
+    }
+    return frozenset(method for method, name in methods.items() if _has(capabilities, name, "listChanged"))
+
+
+def has_subscriptions(capabilities: dict[str, Raw]) -> bool:
+    """Whether a server with these capabilities takes `resources/subscribe`."""
+    return _has(capabilities, "resources", "subscribe")
+
+
+def _has(capabilities: dict[str, Raw], name: str, flag: str) -> bool:
+    try:
+        return bytes(jsonrpc.members(capabilities[name])[flag]) == b"true"
+    except (KeyError, ProtocolError):
+        return False

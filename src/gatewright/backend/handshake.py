@@ -16,16 +16,16 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, Final, final
 
 import structlog
-from msgspec import Raw
 
 from gatewright.backend import chained
 from gatewright.backend.base import Connector, Link, Request, SessionLost
 from gatewright.backend.claims import Claims
-from gatewright.backend.feed import Heard, Wants
+from gatewright.backend.feed import Heard, Wants, announceable, has_subscriptions
 from gatewright.backend.sinks import CallSink, Changes, Ear, Outlets, SessionSink, Start, answer
+from gatewright.backend.tasks import Tasks
 from gatewright.call import Call, Caller, Client, Failure, Json, Outcome, Params, Result
 from gatewright.errors import BackendError, BackendGarbage, BackendUnavailable, ProtocolError
-from gatewright.protocol import bridge, handshake, jsonrpc
+from gatewright.protocol import bridge, handshake, jsonrpc, tasks
 from gatewright.protocol.methods import INITIALIZED, RESOURCE_UPDATED
 from gatewright.protocol.revisions import Revision
 
@@ -114,7 +114,7 @@ class HandshakeFace:
 
     def __init__(
         self,
-        name: str,
+        of_tasks: Tasks,
         connector: Connector,
         settings: BackendSettings,
         outlets: Outlets,
@@ -123,7 +123,8 @@ class HandshakeFace:
         ids: Iterator[int] | None = None,
         chain: str = "",
     ) -> None:
-        self._name = name
+        self._tasks = of_tasks
+        self._name = of_tasks.backend
         self._ids = itertools.count(1) if ids is None else ids
         """Unique among all that shares the connector's connections: an answer that a broken backend puts on the wrong
         connection has an id that nobody waits for there."""
@@ -165,14 +166,14 @@ class HandshakeFace:
     async def _call(self, key: str, call: Call, params: Params) -> Outcome:
         session = self._sessions.get(key)
         if session is None or not session.link.is_open:
-            session = await self._session(key, call.client)
+            session = await self._session(key, call.client, call.caller)
         session.calls += 1
         try:
             return self._outcome(await self._exchange(session, call, params))
         except SessionLost:
             self._drop(session)
             session.calls -= 1
-            session = await self._session(key, call.client)
+            session = await self._session(key, call.client, call.caller)
             session.calls += 1
             return self._outcome(await self._exchange(session, call, params))
         finally:
@@ -218,9 +219,9 @@ class HandshakeFace:
 
     async def session(self, client: Client, caller: Caller) -> BackendSession:
         """The backend session for a client: the open one, or a new one, opened once however many calls wait for it."""
-        return await self._session(self._key(client, caller), client)
+        return await self._session(self._key(client, caller), client, caller)
 
-    async def _session(self, key: str, client: Client) -> BackendSession:
+    async def _session(self, key: str, client: Client, caller: Caller) -> BackendSession:
         session = self._sessions.get(key)
         if session is not None:
             if session.link.is_open:
@@ -230,7 +231,7 @@ class HandshakeFace:
         if opening is None:
             opening = asyncio.get_running_loop().create_future()
             self._opening[key] = opening
-            if self._is_closed or key in self._ended or self._start(self._open(key, client, opening)) is None:
+            if self._is_closed or key in self._ended or self._start(self._open(key, client, caller, opening)) is None:
                 del self._opening[key]
                 raise BackendUnavailable(f"{self._name} is being closed")
         return await asyncio.shield(opening)
@@ -359,14 +360,14 @@ class HandshakeFace:
             return f"all{chain}"
         return f"{POOLED}{bridge.fingerprint(bytes(client.capabilities))} {caller.subject}{chain}"
 
-    async def _open(self, key: str, client: Client, opened: asyncio.Future[BackendSession]) -> None:
+    async def _open(self, key: str, client: Client, caller: Caller, opened: asyncio.Future[BackendSession]) -> None:
         """Open a session and tell everybody who waits. Runs on its own, so that one waiter's cancel harms no other."""
         session: BackendSession | None = None
         error: BackendError = BackendUnavailable(f"{self._name} is being closed")
         self._make_room(key)
         try:
             async with asyncio.timeout(OPEN_S):
-                session = await self._initialize(client)
+                session = await self._initialize(client, caller)
         except TimeoutError:
             error = BackendUnavailable(f"{self._name} did not answer initialize within {OPEN_S:g} s")
         except BackendError as raised:
@@ -402,9 +403,10 @@ class HandshakeFace:
         if not session.link.is_open:
             self._drop(session)
 
-    async def _initialize(self, client: Client) -> BackendSession:
+    async def _initialize(self, client: Client, caller: Caller) -> BackendSession:
         has_own = bool(client.session) and not self._is_stateless
-        sink = SessionSink(self._name, client.session if has_own else "", self._outlets, self._start, self._changes)
+        session_id = client.session if has_own else ""
+        sink = SessionSink(self._tasks, session_id, caller, self._outlets, self._start, self._changes)
         link = await self._connector.connect(sink)
         sink.link = link
         try:
@@ -457,7 +459,11 @@ class HandshakeFace:
 
     def _exchange(self, session: BackendSession, call: Call, params: Params) -> Awaitable[Result | Failure]:
         token = next(self._ids)
-        sink = CallSink(call, self._name, session.link, self._start, self._changes, token, can_ask=True)
+        sink = CallSink(call, self._tasks, session.link, self._start, self._changes, token, can_ask=True)
+        if "task" in params:
+            if call.client.revision.has_tasks:
+                return self._tasks.carry(session.exchange, call, params, sink, token)
+            params = tasks.plain(params)
         if session.claims is not None:
             return self._claimable(session, session.claims, call, params, sink, token)
         return session.exchange(call, params, sink, token)
@@ -483,25 +489,3 @@ class HandshakeFace:
             if held is session:
                 del self._sessions[key]
                 self._start(session.link.aclose())
-
-
-def announceable(capabilities: dict[str, Raw]) -> frozenset[str]:
-    """The list changes that a server with these capabilities announces."""
-    methods = {
-        "notifications/tools/list_changed": "tools",
-        "notifications/prompts/list_changed": "prompts",
-        "notifications/resources/list_changed": "resources",
-    }
-    return frozenset(method for method, name in methods.items() if _has(capabilities, name, "listChanged"))
-
-
-def has_subscriptions(capabilities: dict[str, Raw]) -> bool:
-    """Whether a server with these capabilities takes `resources/subscribe`."""
-    return _has(capabilities, "resources", "subscribe")
-
-
-def _has(capabilities: dict[str, Raw], name: str, flag: str) -> bool:
-    try:
-        return bytes(jsonrpc.members(capabilities[name])[flag]) == b"true"
-    except (KeyError, ProtocolError):
-        return False

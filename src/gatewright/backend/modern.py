@@ -16,11 +16,13 @@ import structlog
 from gatewright.backend.base import Request
 from gatewright.backend.feed import Heard, Wants
 from gatewright.backend.sinks import CallSink, Changes, Start
+from gatewright.backend.tasks import Tasks
 from gatewright.call import Call, Client, Failure, Json, Outcome, Params, Result
 from gatewright.errors import BackendGarbage, BackendUnavailable, InvalidParams, ProtocolError
 from gatewright.protocol import bridge, headers, jsonrpc, subscriptions
 from gatewright.protocol.methods import ACKNOWLEDGED
 from gatewright.protocol.revisions import MODERN_2026_07_28
+from gatewright.protocol.tasks import EXTENSION
 
 if TYPE_CHECKING:
     from gatewright.backend.base import Connector, Link
@@ -30,6 +32,8 @@ MODERN_ERRORS: Final = frozenset({-32020, -32021, -32022})
 """Errors that only a modern server gives: whoever answers one is modern (basic/versioning)."""
 GATEWAY_INFO: Final = b'{"name":"gatewright","version":"1"}'
 """How the gateway names itself where it is a client in its own right."""
+TASKS_DECLARED: Final = b'{"extensions":{"%b":{}}}' % EXTENSION.encode()
+"""Its capabilities where it listens to tasks for its clients."""
 PROBE: Final = "server/discover"
 MAX_KEPT_LINES: Final = 1024
 log = structlog.get_logger("gatewright.backend")
@@ -47,7 +51,7 @@ class ModernFace:
 
     def __init__(
         self,
-        name: str,
+        tasks: Tasks,
         connector: Connector,
         start: Start,
         changes: Changes,
@@ -55,7 +59,8 @@ class ModernFace:
         *,
         is_tied: bool = False,
     ) -> None:
-        self._name = name
+        self._tasks = tasks
+        self._name = tasks.backend
         self._connector = connector
         self._start = start
         self._changes = changes
@@ -81,10 +86,10 @@ class ModernFace:
             self._mirrored(row, call.method, name) + param_headers,
             row is not None and row.is_retry_safe,
         )
-        sink = CallSink(call, self._name, link, self._start, self._changes, token, can_ask=False)
+        sink = CallSink(call, self._tasks, link, self._start, self._changes, token, can_ask=False)
         answer = await link.exchange(request, sink)
         try:
-            return bridge.outcome_of(answer)
+            return bridge.outcome_of(answer, call, self._tasks)
         except ProtocolError as error:
             raise BackendGarbage(f"{self._name}: {error}") from error
 
@@ -104,8 +109,9 @@ class ModernFace:
         if link is None or not link.is_open:
             link = await self._open()
         token = next(self._ids)
-        params: Params = {"notifications": jsonrpc.raw(subscriptions.filter_of(wants.lists, wants.uris))}
-        carried = bridge.modern_params(params, {}, own_client(GATEWAY_INFO, chain=chain), token)
+        params: Params = {"notifications": jsonrpc.raw(subscriptions.filter_of(wants.lists, wants.uris, wants.tasks))}
+        client = own_client(GATEWAY_INFO, TASKS_DECLARED if wants.tasks else b"{}", chain)
+        carried = bridge.modern_params(params, {}, client, token)
         lines = self._mirrored(None, "subscriptions/listen", None)
         request = Request(token, "subscriptions/listen", carried, lines)
         answer = await link.exchange(request, _FeedSink(acknowledged, announced))
@@ -134,7 +140,8 @@ class ModernFace:
             lines = b"%bmcp-method: %b\r\n" % (_VERSION_LINE, headers.encode_value(method))
             if name is not None and row is not None and row.has_name_header:
                 lines += b"mcp-name: %b\r\n" % headers.encode_value(name)
-            self._lines[method, name] = lines
+            if row is None or row.kind != "task":  # ids of tasks are many, and each is called a few times
+                self._lines[method, name] = lines
         return lines
 
     async def _open(self, *, is_probe: bool = False) -> Link:
@@ -163,8 +170,7 @@ class _FeedSink:
         """Take one notification, less the subscription's id, which is ours."""
         try:
             if method == ACKNOWLEDGED:
-                lists, uris = subscriptions.read_filter(params.get("notifications", jsonrpc.EMPTY))
-                self._acknowledged(Wants(lists, uris))
+                self._acknowledged(Wants(*subscriptions.read_filter(params.get("notifications", jsonrpc.EMPTY))))
             else:
                 self._announced(method, subscriptions.untagged(params))
         except (ProtocolError, InvalidParams) as error:

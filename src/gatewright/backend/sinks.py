@@ -13,15 +13,17 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, final
 import msgspec
 import structlog
 
-from gatewright.call import Call, Failure, Params, Reply, Result
+from gatewright.call import Call, Caller, Failure, Params, Reply, Result
 from gatewright.errors import BackendError, GatewayError
 from gatewright.protocol import bridge, jsonrpc, refusals
 from gatewright.protocol.jsonrpc import Id
 from gatewright.protocol.methods import ASKS, CANCELLED, LIST_CHANGED, PROGRESS
 from gatewright.protocol.modern import PROGRESS_KEY
+from gatewright.protocol.tasks import NOTICE, STATUS
 
 if TYPE_CHECKING:
     from gatewright.backend.base import Link
+    from gatewright.backend.tasks import Tasks
 
 Start = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None] | None"]
 """Runs a coroutine in the gateway's task group; None when that is ending."""
@@ -29,6 +31,7 @@ Start = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None] | None"]
 UNASKABLE: Final = -32601
 MAX_ASKS: Final = 64
 """Questions of one call, or of one session outside calls, that may be open at once."""
+TASK_NOTICES: Final = frozenset({NOTICE, STATUS})
 log = structlog.get_logger("gatewright.backend")
 
 
@@ -75,12 +78,12 @@ class CallSink:
     """What a backend says while it carries out one call. `token` is the call's progress token on this hop; a backend
     that may not ask (2026-07-28) is not listened to when it does."""
 
-    __slots__ = ("_asks", "_backend", "_call", "_can_ask", "_changes", "_link", "_start", "_token")
+    __slots__ = ("_asks", "_call", "_can_ask", "_changes", "_link", "_start", "_tasks", "_token")
 
     def __init__(
         self,
         call: Call,
-        backend: str,
+        tasks: Tasks,
         link: Link,
         start: Start,
         changes: Changes,
@@ -89,7 +92,7 @@ class CallSink:
         can_ask: bool,
     ) -> None:
         self._call = call
-        self._backend = backend
+        self._tasks = tasks
         self._link = link
         self._start = start
         self._changes = changes
@@ -104,26 +107,36 @@ class CallSink:
         call.heard_at = asyncio.get_running_loop().time()
         if method == PROGRESS:
             wanted = call.meta.get(PROGRESS_KEY)
-            if wanted is not None and bytes(params.get(PROGRESS_KEY, b"")) == b"%d" % self._token:
-                await call.reply.emit(method, bridge.retokened(params, wanted))
+            if wanted is None or bytes(params.get(PROGRESS_KEY, b"")) != b"%d" % self._token:
+                wanted = self._tasks.progress_of(call.client.session, params.get(PROGRESS_KEY))
+                if wanted is None:
+                    return
+            if "_meta" in params:
+                params = self._tasks.told(call.caller, method, params) or params
+            await call.reply.emit(method, bridge.retokened(params, wanted))
             return
         if method == CANCELLED:
             if self._asks is not None:
                 self._asks.take_back(params)
             return
         if method in LIST_CHANGED:
-            self._changes.changed(self._backend, call.client.session, method)
-        await call.reply.emit(method, jsonrpc.encode(params))
+            self._changes.changed(self._tasks.backend, call.client.session, method)
+        told: Params | None = params
+        if "_meta" in params or method in TASK_NOTICES:
+            told = self._tasks.told(call.caller, method, params)
+        if told is not None:
+            await call.reply.emit(method, jsonrpc.encode(told))
 
     def asked(self, request_id: Id, method: str, params: Params) -> None:
         """Put a question to the client of this call."""
         self._call.heard_at = asyncio.get_running_loop().time()
         if not self._can_ask:
-            log.warning("question ignored", backend=self._backend, method=method)
+            log.warning("question ignored", backend=self._tasks.backend, method=method)
             return
         if self._asks is None:
             self._asks = OpenAsks(self._start)
-        self._asks.put(self._link, self._call.reply, request_id, method, params)
+        reply, params = self._tasks.asking(self._call.caller, self._call.reply, params)
+        self._asks.put(self._link, reply, request_id, method, params)
 
     def missed(self) -> None:
         """A call's own stream loses nothing without failing the call."""
@@ -141,11 +154,14 @@ class Ear(msgspec.Struct, frozen=True, eq=False):
 class SessionSink:
     """What a backend says outside any call, for the client session its backend session belongs to (or for none)."""
 
-    __slots__ = ("_asks", "_backend", "_changes", "_outlets", "_session", "ears", "link", "unclaimed")
+    __slots__ = ("_asks", "_caller", "_changes", "_outlets", "_session", "_tasks", "ears", "link", "unclaimed")
 
-    def __init__(self, backend: str, session: str, outlets: Outlets, start: Start, changes: Changes) -> None:
-        self._backend = backend
+    def __init__(
+        self, tasks: Tasks, session: str, caller: Caller, outlets: Outlets, start: Start, changes: Changes
+    ) -> None:
+        self._tasks = tasks
         self._session = session
+        self._caller = caller
         self._outlets = outlets
         self._changes = changes
         self._asks = OpenAsks(start)
@@ -159,27 +175,35 @@ class SessionSink:
         if method == CANCELLED:
             self._asks.take_back(params)
             return
-        if method == PROGRESS:  # of a request of the gateway's own
+        reply = self._outlets.get(self._session)
+        if method == PROGRESS:  # of a task, or of a request of the gateway's own
+            wanted = self._tasks.progress_of(self._session, params.get(PROGRESS_KEY))
+            if reply is not None and wanted is not None:
+                params = self._tasks.told(self._caller, method, params) or params
+                await reply.emit(method, bridge.retokened(params, wanted))
             return
         for ear in list(self.ears):
             ear.heard(method, params)
         if method in LIST_CHANGED:
-            self._changes.changed(self._backend, self._session, method)
-        reply = self._outlets.get(self._session)
-        if reply is not None:
-            await reply.emit(method, jsonrpc.encode(params))
+            self._changes.changed(self._tasks.backend, self._session, method)
+        told = None if reply is None else self._tasks.told(self._caller, method, params)
+        if reply is not None and told is not None:
+            await reply.emit(method, jsonrpc.encode(told))
 
     def asked(self, request_id: Id, method: str, params: Params) -> None:
         """Put a question to the client session."""
         if self.unclaimed is not None and method in ASKS:
             self.unclaimed(request_id, method, params)
         elif self.link is not None:
-            self._asks.put(self.link, self._outlets.get(self._session), request_id, method, params)
+            reply = self._outlets.get(self._session)
+            if reply is not None:
+                reply, params = self._tasks.asking(self._caller, reply, params)
+            self._asks.put(self.link, reply, request_id, method, params)
 
     def missed(self) -> None:
         """Lists may have changed unheard."""
         for method in LIST_CHANGED:
-            self._changes.changed(self._backend, self._session, method)
+            self._changes.changed(self._tasks.backend, self._session, method)
         for ear in list(self.ears):
             ear.missed()
 

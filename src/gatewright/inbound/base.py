@@ -18,13 +18,13 @@ from typing_extensions import override
 
 from gatewright.call import Failure, Json, Outcome, Result
 from gatewright.errors import GatewayError, MissingCapability
-from gatewright.protocol import bridge, jsonrpc, refusals, subscriptions
+from gatewright.protocol import bridge, jsonrpc, refusals, subscriptions, tasks
 from gatewright.protocol.jsonrpc import Id
 from gatewright.protocol.methods import ACKNOWLEDGED, CANCELLED, LIST_CHANGED, LOG_MESSAGE, RESOURCE_UPDATED, Method
 from gatewright.protocol.modern import LOG_LEVELS
 from gatewright.protocol.revisions import Revision
 
-ELSEWHERE: Final = frozenset({*LIST_CHANGED, RESOURCE_UPDATED, ACKNOWLEDGED, CANCELLED})
+ELSEWHERE: Final = frozenset({*LIST_CHANGED, RESOURCE_UPDATED, ACKNOWLEDGED, CANCELLED, tasks.NOTICE, tasks.STATUS})
 """What no modern request is told on its own stream: it is said on a subscription, or not at all (S-07, S-40)."""
 log = structlog.get_logger("gatewright.inbound")
 

@@ -1,9 +1,9 @@
 """What a request addresses: the name in its parameters, read and rewritten.
 
-A tool or prompt is named in `name`, a resource in `uri`, and a completion by its `ref` (a prompt's name or a
-resource template's URI). A member that differs from a known one in case alone, and a `ref` that names a member twice,
-are refused: the backend's parser might read the other one. Source: server/{tools,prompts,resources},
-server/utilities/completion of every revision; CVE-2026-27896.
+A tool or prompt is named in `name`, a resource in `uri`, a task in `taskId`, and a completion by its `ref` (a prompt's
+name or a resource template's URI). A member that differs from a known one in case alone, and a `ref` that names a
+member twice, are refused: the backend's parser might read the other one. Source: server/{tools,prompts,resources},
+server/utilities/completion of every revision; SEP-2663; CVE-2026-27896.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ _KNOWN: Final = frozenset(
         "ref",
         "requestState",
         "task",
+        "taskId",
         "uri",
     }
 )

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from functools import lru_cache
 from hashlib import sha256
-from typing import Final, final
+from typing import TYPE_CHECKING, Final, Protocol, final
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from gatewright.call import NO_META, Client, Failure, InputRequired, Json, Outcome, Params, Result
 from gatewright.errors import ProtocolError
-from gatewright.protocol import jsonrpc
+from gatewright.protocol import jsonrpc, tasks
 from gatewright.protocol.chain import CHAIN_KEY
 from gatewright.protocol.methods import ASKS, Method
 from gatewright.protocol.modern import (
@@ -29,6 +29,9 @@ from gatewright.protocol.modern import (
     VERSION_KEY,
 )
 from gatewright.protocol.revisions import MODERN_2026_07_28, Revision
+
+if TYPE_CHECKING:
+    from gatewright.call import Call
 
 ASKS_CAPABILITIES: Final = frozenset(ASKS.values())
 
@@ -118,8 +121,8 @@ def retokened(notice: Params, token: Raw) -> bytes:
 
 def across(capabilities: bytes) -> Raw:
     """Client capabilities as the other era takes them: what can be asked is the same; tasks are not (2026-07-28 has
-    them as an extension). Remembered, because programs are few and calls are many; large ones are not, because
-    strangers write them."""
+    them as an extension, which is not defined in the handshake era). Remembered, because programs are few and calls
+    are many; large ones are not, because strangers write them."""
     return _across(capabilities) if len(capabilities) <= _MAX_KEPT_BYTES else _without_tasks(capabilities)
 
 
@@ -130,9 +133,10 @@ def _across(capabilities: bytes) -> Raw:
 
 def _without_tasks(capabilities: bytes) -> Raw:
     held = jsonrpc.members(capabilities)
-    if "tasks" not in held:
+    kept = tasks.without_extension(held)
+    if kept is held and tasks.CAPABILITY not in held:
         return Raw(capabilities)
-    return jsonrpc.raw({key: value for key, value in held.items() if key != "tasks"})
+    return jsonrpc.raw({key: value for key, value in kept.items() if key != tasks.CAPABILITY})
 
 
 @lru_cache(maxsize=256)
@@ -153,9 +157,16 @@ def without_asks(capabilities: Json) -> bytes:
     return jsonrpc.encode({key: value for key, value in held.items() if key not in ASKS.values() and key != "tasks"})
 
 
-def outcome_of(answer: Result | Failure) -> Outcome:
-    """What a backend's response means: an InputRequiredResult is not a result. Raises ProtocolError when the result
-    is no object or its `resultType` is unknown (basic/index: it MUST be considered invalid)."""
+class Begun(Protocol):
+    """Takes the results that say that work goes on as a task."""
+
+    def begun(self, call: Call, value: bytes) -> Outcome: ...
+
+
+def outcome_of(answer: Result | Failure, call: Call | None = None, created: Begun | None = None) -> Outcome:
+    """What a backend's response means: an InputRequiredResult is not a result, and a CreateTaskResult is for `created`
+    to judge. Raises ProtocolError when the result is no object or its `resultType` is unknown (basic/index: it MUST be
+    considered invalid)."""
     if isinstance(answer, Failure):
         return answer
     value = bytes(answer.value)
@@ -167,8 +178,10 @@ def outcome_of(answer: Result | Failure) -> Outcome:
         return InputRequired(value)
     if kind is UNSET:
         return Result(value)
-    if kind in ("complete", "task"):
+    if kind == "complete":
         return Result(value, True, _is_hinted(head))
+    if kind == "task" and call is not None and created is not None:
+        return created.begun(call, value)
     raise ProtocolError(f"the result has the unknown resultType {kind[:40]!r}")
 
 

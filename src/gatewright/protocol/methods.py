@@ -12,9 +12,9 @@ import msgspec
 
 from gatewright.protocol.revisions import Era
 
-Kind = Literal["addressed", "listed", "local", "spread", "stream"]
+Kind = Literal["addressed", "listed", "local", "spread", "stream", "task"]
 """How a request is carried: to the backend its name addresses; as a list merged from all; answered here; told to
-every backend; or as one long stream fed by all."""
+every backend; as one long stream fed by all; or to the backend that has a task."""
 
 
 @final
@@ -25,7 +25,7 @@ class Method(msgspec.Struct, frozen=True, gc=False):
     kind: Kind
     eras: frozenset[Era]
     name_field: str | None = None
-    """The member of `params` that names the tool, prompt or resource."""
+    """The member of `params` that names the tool, prompt, resource or task."""
     has_name_header: bool = False
     """`Mcp-Name` mirrors the name field (2026-07-28, streamable-http)."""
     items: str | None = None
@@ -141,6 +141,11 @@ _ROWS: Final = (
     Method("ping", "local", HANDSHAKE_ONLY, is_retry_safe=True),
     Method("logging/setLevel", "spread", HANDSHAKE_ONLY, is_retry_safe=True, capability="logging"),
     Method("subscriptions/listen", "stream", MODERN_ONLY),
+    Method("tasks/get", "task", BOTH, name_field="taskId", has_name_header=True, is_retry_safe=True),
+    Method("tasks/update", "task", MODERN_ONLY, name_field="taskId", has_name_header=True),
+    Method("tasks/cancel", "task", BOTH, name_field="taskId", has_name_header=True),
+    Method("tasks/result", "task", HANDSHAKE_ONLY, name_field="taskId", is_retry_safe=True),
+    Method("tasks/list", "task", HANDSHAKE_ONLY, items="tasks", item_key="taskId", is_retry_safe=True),
 )
 
 METHODS: Final = {row.name: row for row in _ROWS}

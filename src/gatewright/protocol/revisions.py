@@ -25,6 +25,8 @@ class Revision(msgspec.Struct, frozen=True, gc=False):
     has_result_type: bool = False
     """Results carry `resultType`, and cacheable ones `ttlMs` and `cacheScope`."""
     has_elicitation: bool = True
+    has_tasks: bool = False
+    """A call may ask to be made a task, and tasks can be listed and waited for (2025-11-25 only)."""
     has_priming: bool = False
     """Event streams begin with an event without data, which clients of older revisions cannot read (2025-11-25)."""
 
@@ -32,7 +34,7 @@ class Revision(msgspec.Struct, frozen=True, gc=False):
 HANDSHAKE_2024_11_05: Final = Revision("2024-11-05", "handshake", has_elicitation=False)
 HANDSHAKE_2025_03_26: Final = Revision("2025-03-26", "handshake", has_batches=True, has_elicitation=False)
 HANDSHAKE_2025_06_18: Final = Revision("2025-06-18", "handshake")
-HANDSHAKE_2025_11_25: Final = Revision("2025-11-25", "handshake", has_priming=True)
+HANDSHAKE_2025_11_25: Final = Revision("2025-11-25", "handshake", has_tasks=True, has_priming=True)
 MODERN_2026_07_28: Final = Revision("2026-07-28", "modern", not_found_code=-32602, has_result_type=True)
 
 HANDSHAKE: Final = {

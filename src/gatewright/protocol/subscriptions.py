@@ -1,12 +1,12 @@
 """Subscription filters and tags: `subscriptions/listen` and what comes on its stream.
 
-A filter names change notices by flags and resources by URI; here it is two sets, of notification methods and of URIs.
-Source: basic/patterns/subscriptions of 2026-07-28.
+A filter names change notices by flags, resources by URI and tasks by id; here it is three sets, of notification
+methods, URIs and ids. Source: basic/patterns/subscriptions of 2026-07-28; for tasks SEP-2663.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, final
 
 import msgspec
 from msgspec import UNSET
@@ -19,8 +19,18 @@ from gatewright.protocol.modern import SUBSCRIPTION_KEY
 from gatewright.protocol.types import SubscriptionFilter
 
 MAX_URIS: Final = 1000
-"""Resources in one filter: each may cost a subscription upstream."""
+"""Resources, or tasks, in one filter: each may cost a subscription upstream."""
+
+
+@final
+class _TaskFilter(msgspec.Struct, gc=False):
+    """What the tasks extension adds to a filter."""
+
+    taskIds: list[str] | None = None
+
+
 _decode: Final = msgspec.json.Decoder(SubscriptionFilter).decode
+_decode_tasks: Final = msgspec.json.Decoder(_TaskFilter).decode
 _FLAGS: Final = {
     "toolsListChanged": "tools_list_changed",
     "promptsListChanged": "prompts_list_changed",
@@ -28,26 +38,29 @@ _FLAGS: Final = {
 }
 
 
-def read_filter(value: Json) -> tuple[frozenset[str], frozenset[str]]:
-    """The notification methods and URIs that a filter names. Raises InvalidParams."""
+def read_filter(value: Json) -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
+    """The notification methods, URIs and tasks that a filter names. Raises InvalidParams."""
     try:
         read = _decode(value)
+        tasks = frozenset(_decode_tasks(value).taskIds or ())
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidParams(f"params.notifications is not a subscription filter: {error}") from error
     lists = frozenset(method for method, field in LISTEN_FIELDS.items() if getattr(read, _FLAGS[field]) is True)
     uris = read.resource_subscriptions
     if uris is UNSET or uris is None:
-        return lists, frozenset()
-    if len(uris) > MAX_URIS:
-        raise InvalidParams(f"at most {MAX_URIS} resources in one subscription")
-    return lists, frozenset(uris)
+        uris = []
+    if len(uris) > MAX_URIS or len(tasks) > MAX_URIS:
+        raise InvalidParams(f"at most {MAX_URIS} resources and as many tasks in one subscription")
+    return lists, frozenset(uris), tasks
 
 
-def filter_of(lists: frozenset[str], uris: frozenset[str]) -> dict[str, object]:
+def filter_of(lists: frozenset[str], uris: frozenset[str], tasks: frozenset[str] = frozenset()) -> dict[str, object]:
     """The filter that names these."""
     named: dict[str, object] = {field: True for method, field in LISTEN_FIELDS.items() if method in lists}
     if uris:
         named["resourceSubscriptions"] = sorted(uris)
+    if tasks:
+        named["taskIds"] = sorted(tasks)
     return named
 
 

@@ -7,6 +7,8 @@ import hashlib
 import hmac
 from typing import Final, final
 
+import msgspec
+
 from gatewright.errors import InvalidParams
 
 _TAG_BYTES: Final = 16
@@ -35,6 +37,15 @@ class Cursors:
         if canonical != cursor or not hmac.compare_digest(tag, self._tag(method, subject, text)):
             raise InvalidParams("the cursor is not one of this server's")
         return int(text)
+
+    def offset(self, method: str, subject: str, cursor: msgspec.Raw | None) -> int:
+        """Where a list begins by `params.cursor`, None without one. Raises InvalidParams."""
+        if cursor is None:
+            return 0
+        try:
+            return self.read(method, subject, msgspec.json.decode(cursor, type=str))
+        except msgspec.DecodeError as error:
+            raise InvalidParams("params.cursor must be a string") from error
 
     def _tag(self, method: str, subject: str, text: bytes) -> bytes:
         subject_bytes = subject.encode("utf-8", "surrogatepass")

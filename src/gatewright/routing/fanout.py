@@ -11,12 +11,11 @@ import asyncio
 from collections.abc import Mapping
 from typing import Final, final
 
-import msgspec
 import structlog
 
 from gatewright.backend.backend import McpBackend
 from gatewright.call import Bounds, Call, Failure, Outcome, Result
-from gatewright.errors import BackendError, BackendUnavailable, InvalidParams, MethodNotFound, ResourceNotFound
+from gatewright.errors import BackendError, BackendUnavailable, MethodNotFound, ResourceNotFound
 from gatewright.protocol import jsonrpc
 from gatewright.protocol.methods import METHODS, Method
 from gatewright.routing.catalog import Listing, Scope, matches
@@ -100,22 +99,13 @@ class Fanout:
         found, missing = await self._read_all(call, method)
         if not found and missing:
             raise BackendUnavailable(f"no backend could list its {method.items}", data=_reasons(missing))
-        offset = self._offset(call, method)
+        offset = self._cursors.offset(method.name, call.caller.subject, call.params.get("cursor"))
         items = [item for listing in found.values() for item in listing.items]
         end = offset + self._settings.page_size
         cursor = self._cursors.make(method.name, call.caller.subject, end) if end < len(items) else None
         ttl_ms = 0 if missing else min((listing.ttl_ms for listing in found.values()), default=0)
         is_public = bool(found) and all(listing.scope == "public" for listing in found.values())
         return Result(_merged(method, items[offset:end], cursor, ttl_ms, "public" if is_public else "private", missing))
-
-    def _offset(self, call: Call, method: Method) -> int:
-        cursor = call.params.get("cursor")
-        if cursor is None:
-            return 0
-        try:
-            return self._cursors.read(method.name, call.caller.subject, msgspec.json.decode(cursor, type=str))
-        except msgspec.DecodeError as error:
-            raise InvalidParams("params.cursor must be a string") from error
 
     async def _read_all(self, call: Call, method: Method) -> tuple[dict[str, Listing], dict[str, str]]:
         """Every backend's list, in the order of the configuration, and why the others' are missing."""

@@ -16,14 +16,12 @@ from msgspec import Raw
 from gatewright.backend.backend import McpBackend, Offer
 from gatewright.call import Bounds, Call, Caller, Client, Outcome, Result
 from gatewright.errors import BackendError, MethodNotFound, ProtocolError
-from gatewright.protocol import jsonrpc
+from gatewright.protocol import jsonrpc, tasks
 from gatewright.protocol.modern import SERVER_INFO_KEY
 from gatewright.protocol.revisions import MODERN
 from gatewright.routing.listening import Listening
 from gatewright.routing.settings import Routing
 
-SHARED_ROUTE_DROPS: Final = frozenset({"tasks"})
-"""Capabilities of single backends that need routing by an id of theirs: not offered where several share a route."""
 LISTED: Final = ("tools", "prompts", "resources")
 """Offered where a backend cannot be reached, which may have them: a client that lists is told what is missing, one that
 was not offered lists never asks again, and would not hear of the list that comes late."""
@@ -103,18 +101,23 @@ class Front:
 
 
 def merge(offers: Mapping[str, Offer]) -> Offer:
-    """The offers of several backends as one: every capability that any has, with the flags that any sets."""
+    """The offers of several backends as one: every capability that any has, with the flags that any sets. Listing
+    tasks is offered where every backend that has tasks lists them: what `tasks/get` finds MUST be in the list
+    (basic/utilities/tasks of 2025-11-25, "Task Listing")."""
     merged: dict[str, Raw] = {}
     for offer in offers.values():
         for name, value in offer.capabilities.items():
-            if name not in SHARED_ROUTE_DROPS:
-                merged[name] = _united(merged[name], value) if name in merged else value
+            merged[name] = _united(merged[name], value) if name in merged else value
+    having = [offer.capabilities for offer in offers.values() if tasks.CAPABILITY in offer.capabilities]
+    if having and not all(tasks.offers(one, "list") for one in having):
+        held = {name: value for name, value in _members(merged[tasks.CAPABILITY]).items() if name != "list"}
+        merged[tasks.CAPABILITY] = jsonrpc.raw(held)
     told = [f"# {name}\n{offer.instructions}" for name, offer in offers.items() if offer.instructions]
     return Offer(merged, jsonrpc.EMPTY, "\n\n".join(told) or None)
 
 
 def _united(one: Raw, other: Raw) -> Raw:
-    """Two settings objects of a capability as one; a flag is set when either sets it."""
+    """Two settings objects of a capability as one; a flag is set when either sets it, objects within are united."""
     try:
         held, more = jsonrpc.members(one), jsonrpc.members(other)
     except ProtocolError:
@@ -122,4 +125,14 @@ def _united(one: Raw, other: Raw) -> Raw:
     for name, value in more.items():
         if name not in held or bytes(held[name]) == b"false":
             held[name] = value
+        elif bytes(value).startswith(b"{"):
+            held[name] = _united(held[name], value)
     return jsonrpc.raw(held)
+
+
+def _members(value: Raw) -> dict[str, Raw]:
+    """The members of a capability, none when it is no object."""
+    try:
+        return jsonrpc.members(value)
+    except ProtocolError:
+        return {}

@@ -16,14 +16,18 @@ from gatewright.protocol import addressing
 from gatewright.routing.catalog import split
 from gatewright.routing.fanout import Fanout
 from gatewright.routing.front import Front
+from gatewright.routing.tasks import TaskRouter
 
 
 @final
 class Router:
     """Finds targets. Holds no state of its own."""
 
-    def __init__(self, backends: Mapping[str, McpBackend], fanout: Fanout, front: Front, separator: str) -> None:
+    def __init__(
+        self, backends: Mapping[str, McpBackend], fanout: Fanout, front: Front, tasks: TaskRouter, separator: str
+    ) -> None:
         self._backends = backends
+        self._tasks = tasks
         self._fanout = fanout
         self._front = front
         self._separator = separator
@@ -34,14 +38,12 @@ class Router:
 
     def known(self, call: Call) -> Target | None:
         """Where a call goes, None when that takes a look at what backends list. Raises InvalidParams for a name that
-        no backend can have."""
+        no backend can have, and what `TaskRouter.target` does."""
         row = call.row
-        if row is not None and row.kind in ("local", "stream"):
-            return Target(self._front, None)
+        if row is None or row.kind != "addressed" or call.name is None:
+            return self._unnamed(call)
         if call.route:
             return Target(self._backends[call.route], call.name)
-        if row is None or row.kind != "addressed" or call.name is None:
-            return Target(self._fanout, None)
         space = addressing.space_of(row, call.params)
         if space == "resources":
             return None
@@ -53,6 +55,17 @@ class Router:
                 f"Unknown {kind}: {call.name[:100]!r}. Names here have the form <backend>{self._separator}<{kind}>"
             )
         return Target(backend, found[1])
+
+    def _unnamed(self, call: Call) -> Target:
+        """Where a call goes that names no tool, prompt or resource."""
+        row = call.row
+        if row is not None and row.kind in ("local", "stream"):
+            return Target(self._front, None)
+        if row is not None and row.kind == "task":
+            return self._tasks.target(call)
+        if call.route:
+            return Target(self._backends[call.route], call.name)
+        return Target(self._fanout, None)
 
     async def found(self, call: Call) -> Target:
         """The backend that has the resource a call names. Raises ResourceNotFound."""
