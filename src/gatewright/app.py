@@ -63,6 +63,7 @@ from gatewright.routing.front import Front
 from gatewright.routing.listening import Listening
 from gatewright.routing.listings import Listings
 from gatewright.routing.router import Router
+from gatewright.routing.tasks import TaskRouter
 from gatewright.secret import Secret
 from gatewright.telemetry.board import Board
 from gatewright.telemetry.families import Family
@@ -259,9 +260,10 @@ class Gateway:
         bounds = _slowest(config)
         cursors = Cursors(secrets.token_bytes(32))
         fanout = Fanout(backends, listings, cursors, config.routing, bounds)
-        listening = Listening(backends, fanout, listings)
+        listening = Listening(backends, fanout, listings, sealer)
         front = Front(backends, config.routing, bounds, listening, VERSION)
-        router = Router(backends, fanout, front, config.routing.separator)
+        task_router = TaskRouter(backends, sealer, cursors, config.routing, bounds)
+        router = Router(backends, fanout, front, task_router, config.routing.separator)
         handle = compose(
             [
                 Resolve(router),  # first: what follows judges a target, never a name
