@@ -1,6 +1,7 @@
 """`gatewright serve` as a real process: first line, a call, orderly end, a taken port."""
 
 import json
+import resource
 import signal
 import socket
 import sys
@@ -13,7 +14,7 @@ import pytest
 from cli.commands import line_of, run, running, stop
 from gatewright.cli import snippets
 from gatewright.cli.report import WRONG, CommandError
-from gatewright.cli.serve import with_options
+from gatewright.cli.serve import MIN_DESCRIPTORS, with_options
 from gatewright.config import Config
 from gatewright.inbound.settings import Listen
 
@@ -55,6 +56,20 @@ def test_it_says_where_it_listens_serves_and_ends_with_success(file: Path, numbe
         code, out, err = stop(child, number)
         assert (code, out) == (0, "")
         assert all(json.loads(line)["level"] == "info" for line in err.splitlines())
+
+
+def test_it_takes_the_descriptors_that_it_may_have(file: Path) -> None:
+    """Started with the 1,024 of a shell it raises them, so that they bound nobody but real crowds."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 1_024), hard))
+    try:
+        with running("serve", str(file)) as child:
+            line_of(child)
+            raised, _ = resource.prlimit(child.pid, resource.RLIMIT_NOFILE)
+            stop(child)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert raised == min(hard, MIN_DESCRIPTORS)
 
 
 def test_a_taken_port_is_exit_code_1_with_advice(file: Path) -> None:

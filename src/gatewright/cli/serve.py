@@ -8,6 +8,7 @@ to stderr.
 import errno
 import gc
 import os
+import resource
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,12 +28,15 @@ from gatewright.protocol.chain import inherited
 
 GC_THRESHOLDS = (50_000, 20, 100)
 """Calls make next to no cycles: measured, the memory of a gateway under load is the same as with CPython's 700."""
+MIN_DESCRIPTORS = 65_536
+"""Taken where the system grants it: 64,000 clients are more than one process serves."""
 
 
 def serve(file: Path, listen: str | None, log_level: LogLevel | None) -> None:
     """Serve that file's configuration. Raises `CommandError`."""
     config = with_options(read_config(file).config, listen, log_level)
     configure(config.log)
+    raise_descriptors(config.limits.max_connections or 0)
     try:
         gateway = Gateway(config, inherited(os.environ))
         with stopping_on_signals(gateway) as signals:
@@ -45,6 +49,17 @@ def serve(file: Path, listen: str | None, log_level: LogLevel | None) -> None:
             uvloop.run(gateway.run(on_ready=on_ready))
     except (OSError, GatewrightError, BaseExceptionGroup) as error:
         raise explained(error, config.listen) from error
+
+
+def raise_descriptors(connections: int) -> None:
+    """Open as many files and sockets as this process may. Shells and init systems start programs with a soft limit of
+    1,024, for those that call select(2); a gateway with more clients than that would be full at 448."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = max(MIN_DESCRIPTORS, 2 * connections)
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def settle_garbage() -> None:
