@@ -22,8 +22,8 @@ from gatewright.call import Call
 from gatewright.inbound.base import BaseReply
 from gatewright.inbound.events import EventStream
 from gatewright.inbound.sessions import Ask, Running, Session
-from gatewright.inbound.standing import Standing
 from gatewright.inbound.settings import Sessions
+from gatewright.inbound.standing import Standing
 from gatewright.routing.listings import Reading
 from journeys.host import hosting
 from journeys.toolbox import Toolbox
