@@ -29,7 +29,16 @@ def test_a_call_counts_where_it_belongs() -> None:
 
 @pytest.mark.parametrize(
     ("duration_s", "bucket"),
-    [(0.0, 0), (0.001, 0), (0.0011, 1), (300.0, len(BOUNDS_S) - 1), (300.1, len(BOUNDS_S)), (1e9, len(BOUNDS_S))],
+    [
+        (0.0, 0),
+        (0.001, 0),
+        (9000.001 - 9000.0, 0),
+        (0.0011, 1),
+        (9000.005 - 9000.0, 2),
+        (300.0, len(BOUNDS_S) - 1),
+        (300.1, len(BOUNDS_S)),
+        (1e9, len(BOUNDS_S)),
+    ],
 )
 def test_a_bound_is_in_its_own_bucket(duration_s: float, bucket: int) -> None:
     """Prometheus' `le`: less or equal."""
