@@ -73,6 +73,12 @@ class Suite:
         self._run(["server", "--url", url, *SELECTIONS[revision], "-o", str(results)], RUN_TIMEOUT_S)
         return read_findings(results)
 
+    def run_scenario(self, url: str, scenario: str, revision: str, results: Path) -> Findings:
+        """Grade the server at `url` by one scenario, one of an extension too, leaving the suite's files in `results`."""
+        options = ["--scenario", scenario, "--spec-version", revision, "--force"]
+        self._run(["server", "--url", url, *options, "-o", str(results)], RUN_TIMEOUT_S)
+        return read_findings(results)
+
     def run_client(
         self, command: Sequence[str], scenario: str, revision: str, results: Path, env: Mapping[str, str]
     ) -> Findings:
