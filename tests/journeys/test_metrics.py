@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import http.client
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -14,6 +15,10 @@ import psutil
 import pytest
 import yaml
 
+from gatewright.app import Gateway, Ready
+from gatewright.config import Config
+from gatewright.inbound.settings import Listen
+from gatewright.telemetry.board import Board
 from journeys.old_client import OldClient
 from journeys.travel import HERE
 from journeys.wire import HandshakeClient, ModernClient, soon
@@ -172,3 +177,36 @@ async def test_calls_are_counted_by_outcome(tmp_path: Path, free_tcp_port: int) 
         others = [value for name, value in found.items() if name.startswith("mcp_call_duration_seconds_count other ")]
         assert sum(others) == 3
         assert not any("made/up" in name for name in found)
+
+
+async def test_workers_answer_as_one(tmp_path: Path) -> None:
+    """Two gateways that share a board, as the workers of one do: either is asked for both."""
+    async with standing_in(tmp_path, "worker-0") as one, standing_in(tmp_path, "worker-1") as two:
+        clients = [await HandshakeClient(port).open() for port, _ in (one, two, two)]
+        for _, admin in (one, two):
+            found = await until(admin, lambda it: it["mcp_active_sessions"] == 3)
+            assert found["gatewright_workers"] == found["gatewright_ready"] == 2
+            alone = await asyncio.to_thread(scrape, admin, "/metrics?worker=worker-1")
+            assert (alone["mcp_active_sessions"], alone["gatewright_workers"]) == (2, 1)
+            assert found["process_open_fds"] > alone["process_open_fds"]
+        for client in clients:
+            client.close()
+
+
+@asynccontextmanager
+async def standing_in(folder: Path, name: str) -> AsyncIterator[tuple[int, int]]:
+    """A gateway in this process in the place of a worker; its port, and that of its control plane."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        admin = free.getsockname()[1]
+    config = Config(listen=Listen(port=0), admin=Listen(port=admin), drain_s=0.5, drain_idle_s=0.0)
+    gateway = Gateway(config, board=Board(folder, name))
+    ready: asyncio.Future[Ready] = asyncio.get_running_loop().create_future()
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(gateway.run(on_ready=ready.set_result))
+        port = int((await soon(ready)).url.rpartition(":")[2])
+        await listened(admin)
+        try:
+            yield port, admin
+        finally:
+            gateway.stop()

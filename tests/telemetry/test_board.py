@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gatewright.telemetry.board import Board
+from gatewright.telemetry.board import Board, post_restarts
 from gatewright.telemetry.families import Family, Snapshot, counted, measured
 
 FAMILIES = [
@@ -44,6 +44,17 @@ def test_what_cannot_be_read_is_not_there(tmp_path: Path, content: bytes) -> Non
     (tmp_path / "worker-0.metrics").write_bytes(content)
     assert Board(tmp_path, "worker-0").before == []
     assert Board(tmp_path, "worker-1").others() == []
+
+
+def test_the_supervisor_tells_what_it_did(tmp_path: Path) -> None:
+    """A counter beside those of the workers; it is no worker itself."""
+    for restarts in (1, 2):
+        post_restarts(tmp_path, restarts)
+    (found,) = Board(tmp_path, "worker-0").others()
+    assert found.families == [
+        counted("gatewright_worker_restarts_total", "Workers that crashed and were started again.", 2)
+    ]
+    assert not found.is_fresh(0.0)
 
 
 def test_a_folder_that_is_gone_is_said(tmp_path: Path) -> None:

@@ -64,4 +64,5 @@ def test_every_metric_is_documented() -> None:
     rows = re.findall(r"^\| `(\w+)` \| (\w+) \| ([^|]*)\|", DOCUMENT.read_text(), re.MULTILINE)
     listed = {name: (kind, tuple(re.findall(r"`(\w+)`", labels))) for name, kind, labels in rows}
     shown = {one.name: (one.kind, one.labels) for one in [*meters().families(NOW), *process_families()]}
-    assert listed == {**shown, "gatewright_workers": ("gauge", ())}
+    of_all = {"gatewright_workers": ("gauge", ()), "gatewright_worker_restarts_total": ("counter", ())}
+    assert listed == {**shown, **of_all}

@@ -9,12 +9,13 @@ made anew for each start of the gateway, readable by it alone.
 from __future__ import annotations
 
 import os
+from math import inf
 from pathlib import Path
 from typing import Final, final
 
 import msgspec
 
-from gatewright.telemetry.families import Family, Snapshot, lasting
+from gatewright.telemetry.families import Family, Snapshot, counted, lasting
 
 SUFFIX: Final = ".metrics"
 
@@ -41,6 +42,12 @@ class Board:
         """What everybody else posted last, by name."""
         files = sorted(file for file in self._folder.glob("*" + SUFFIX) if file != self._file)
         return [found for file in files if (found := _read(file)) is not None]
+
+
+def post_restarts(folder: Path, restarts: int) -> None:
+    """What the supervisor of the workers has to tell: how many it started anew. Raises OSError."""
+    counts = [counted("gatewright_worker_restarts_total", "Workers that crashed and were started again.", restarts)]
+    Board(folder, "supervisor").post(Snapshot("supervisor", -inf, counts))
 
 
 def _read(file: Path) -> Snapshot | None:
