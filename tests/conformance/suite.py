@@ -74,7 +74,7 @@ class Suite:
         return read_findings(results)
 
     def run_scenario(self, url: str, scenario: str, revision: str, results: Path) -> Findings:
-        """Grade the server at `url` by one scenario, one of an extension too, leaving the suite's files in `results`."""
+        """Grade the server at `url` by one scenario, an extension's too, leaving the suite's files in `results`."""
         options = ["--scenario", scenario, "--spec-version", revision, "--force"]
         self._run(["server", "--url", url, *options, "-o", str(results)], RUN_TIMEOUT_S)
         return read_findings(results)

@@ -1,7 +1,7 @@
 """`python -m conformance.task_server`: the server of tasks that the journeys use, with the tools that the suite wants.
 
-The everything server is an official SDK's, which knows nothing of the tasks extension. Prints the URL of its endpoint as
-the first line on stdout.
+The everything server is an official SDK's, which knows nothing of the tasks extension. Prints the URL of its endpoint
+as the first line on stdout.
 """
 
 from __future__ import annotations

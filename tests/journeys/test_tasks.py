@@ -378,6 +378,26 @@ async def test_a_task_of_one_era_is_refused_in_the_other(era: str) -> None:
         assert "not wire-compatible" in error["message"]
 
 
+async def test_tasks_that_clients_host_are_not_offered_to_backends() -> None:
+    """A backend that asks for one nevertheless gets an answer: receivers without the capability ignore what asks."""
+    box = Toolbox("box", "handshake")
+    async with travelling({"box": box}) as travel:
+        hosting_tasks = {"requests": {"elicitation": {"create": {}}}, "list": {}}
+        client = await travel.handshake("/mcp", {"elicitation": {}, "tasks": hosting_tasks})
+        given = {"method": "elicitation/create", "params": {"mode": "form", "message": "?", "task": {"ttl": 1}}}
+        stream = await client.post(client.request("tools/call", {"name": "box.ask", "arguments": given}))
+        ask = await stream.event()
+        while ask is not None and "id" not in ask:
+            ask = await stream.event()
+        assert ask is not None
+        assert ask["params"] == {"mode": "form", "message": "?"}
+        await client.reply(ask, {"action": "decline"})
+        assert "decline" in (await stream.last())["result"]["content"][0]["text"]
+        told = [one.introduction["capabilities"] for one in box.conversations if one.introduction]
+        assert {"elicitation": {}} in told
+        assert not any("tasks" in one for one in told)
+
+
 async def test_a_task_outlives_the_session_that_made_it() -> None:
     """Ids are the caller's, not the session's: a client that comes back polls on."""
     async with two("handshake") as (travel, boxes):

@@ -42,7 +42,7 @@ async def ids(place: Place, caller: Caller, route: str = "") -> list[str]:
 
 @pytest.mark.parametrize("route", ["", "ant"])
 async def test_a_task_is_found_by_the_caller_it_was_made_for_alone(route: str) -> None:
-    """To everybody else it is one that never was, whatever they ask for; its backend hears nothing of it."""
+    """S-27: to everybody else it is one that never was, whatever they ask for; its backend hears nothing of it."""
     behind = boxes()
     async with placed(behind) as place:
         task_id = await begin(place, "ant", ALICE)
@@ -101,7 +101,7 @@ async def test_waiting_for_a_result_is_bounded_in_all_alone() -> None:
 
 @pytest.mark.parametrize("route", ["", "ant"])
 async def test_a_list_shows_each_caller_its_own_tasks(route: str) -> None:
-    """All of them, under the ids it has, and nobody else's."""
+    """S-27: all of them, under the ids it has, and nobody else's."""
     async with placed(boxes()) as place:
         mine = [await begin(place, "ant", ALICE), await begin(place, "ant", ALICE)]
         theirs = await begin(place, "ant", BOB)

@@ -117,7 +117,6 @@ _NO_SERVER: Final = "the gateway is no authorization server"
 
 GAPS: Final = {
     "S-03": "authentication: " + _IDENTITY + "; binding loopback is the default of the configuration",
-    "S-27": "tasks pass on the path of one backend only, and are not offered on the shared route",
     "S-71": "arguments are not validated against schemas yet; reading x-mcp-header is bounded (see S-84)",
     "S-80": "limits and validation are not built yet; the backend validates",
     **{f"S-{number}": _IDENTITY for number in [*range(90, 97)]},

@@ -411,11 +411,8 @@ class HandshakeFace:
         sink.link = link
         try:
             offered = client.revision if has_own else handshake.OFFERED
-            capabilities: Json = client.capabilities
-            if self._is_stateless:
-                capabilities = bridge.without_asks(capabilities)
-            elif not has_own:
-                capabilities = bridge.across(bytes(capabilities))
+            told = bytes(client.capabilities)
+            capabilities: Json = bridge.without_asks(told) if self._is_stateless else bridge.across(told)
             said = handshake.initialize_params(offered, client.info, capabilities, client.chain)
             params = jsonrpc.members(jsonrpc.encode(said))
             answer = await link.exchange(

@@ -146,7 +146,10 @@ class Tasks:
 
     def asking(self, caller: Caller, reply: Reply, params: Params) -> tuple[Reply, Params]:
         """A question as the client is asked it, and where to ask it: in both directions it names its task by the id
-        that the other side knows."""
+        that the other side knows. Clients' own tasks are not offered to backends: one that asks for a task gets an
+        answer (basic/utilities/tasks, "Task Support and Handling")."""
+        if "task" in params:
+            params = tasks.plain(params)
         own = tasks.related_in(params)
         if own is None:
             return reply, params

@@ -120,9 +120,9 @@ def retokened(notice: Params, token: Raw) -> bytes:
 
 
 def across(capabilities: bytes) -> Raw:
-    """Client capabilities as the other era takes them: what can be asked is the same; tasks are not (2026-07-28 has
-    them as an extension, which is not defined in the handshake era). Remembered, because programs are few and calls
-    are many; large ones are not, because strangers write them."""
+    """Client capabilities as the other era and every handshake backend are told them: what can be asked is the same;
+    tasks are not (an extension in 2026-07-28, not defined before; clients' own tasks are not carried). Remembered,
+    because programs are few and calls are many; large ones are not, because strangers write them."""
     return _across(capabilities) if len(capabilities) <= _MAX_KEPT_BYTES else _without_tasks(capabilities)
 
 
