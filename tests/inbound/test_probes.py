@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 
@@ -10,6 +11,7 @@ import pytest
 from gatewright.inbound.framing import HttpRequest
 from gatewright.inbound.probes import PATHS, Probes
 from gatewright.inbound.responder import Responder
+from gatewright.inbound.settings import Limits
 from gatewright.telemetry.readiness import OK, Verdict
 from journeys.toolbox import Toolbox
 from journeys.travel import Travel, travelling
@@ -69,6 +71,38 @@ async def test_a_backend_of_that_name_is_reached(travel: Travel) -> None:
     """It has its own path, below `/mcp/`."""
     result = await travel.modern("/mcp/livez").result("tools/list")
     assert result["tools"]
+
+
+async def test_a_full_gateway_is_alive_and_not_ready() -> None:
+    """Beyond its connections it still answers probes, and nothing else; when one is free it is ready again."""
+    async with travelling({"one": Toolbox("one")}, limits=Limits(max_connections=2)) as there:
+        kept = [await Wire.open(there.port) for _ in range(2)]
+        for wire in kept:  # a request each, so that they have surely been taken
+            assert (await wire.send("GET", "/livez", {})).status == 200
+        assert (await asked(there, "GET", "/livez"))[0] == 200
+        status, fields, body = await asked(there, "GET", "/readyz")
+        assert (status, json.loads(body)["status"]) == (503, "overloaded")
+        assert "2 client connections" in json.loads(body)["detail"]
+        assert int(fields["retry-after"]) >= 1
+        assert (await asked(there, "GET", "/health"))[2] == b'{"status":"overloaded"}'
+        assert (await asked(there, "GET", "/mcp"))[0] == 503
+        kept[0].close()
+        async with asyncio.timeout(5):
+            while (await asked(there, "GET", "/readyz"))[0] != 200:
+                await asyncio.sleep(0)
+        kept[1].close()
+
+
+async def test_a_draining_gateway_is_alive_and_not_ready() -> None:
+    """From the moment it is told to stop, for as long as it still accepts."""
+    async with travelling({"one": Toolbox("one")}, drain_delay_s=1.0) as there:
+        there.gateway.stop()
+        async with asyncio.timeout(5):
+            while (answer := await asked(there, "GET", "/readyz"))[0] == 200:
+                await asyncio.sleep(0)
+        assert (answer[0], json.loads(answer[2])["status"]) == (503, "draining")
+        assert (await asked(there, "GET", "/livez"))[0] == 200
+        assert (await asked(there, "GET", "/health"))[2] == b'{"status":"draining"}'
 
 
 class Recorded:
