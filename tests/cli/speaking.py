@@ -8,7 +8,7 @@ import select
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -54,15 +54,27 @@ class Spoken:
 
     def answer(self, own: int) -> Json:
         """The response to a request, within the bound."""
+        return self._until(lambda it: it.get("id") == own and "method" not in it, f"answer to {own}")
+
+    def asked(self, method: str) -> Json:
+        """The first request or notification of that method, within the bound."""
+        return self._until(lambda it: it.get("method") == method, method)
+
+    def reply(self, to: Json, result: Json) -> None:
+        """Answer a question."""
+        self._sink.write(json.dumps({"jsonrpc": "2.0", "id": to["id"], "result": result}).encode() + b"\n")
+        self._sink.flush()
+
+    def _until(self, is_it: Callable[[Json], bool], what: str) -> Json:
         ends_at = time.monotonic() + WAIT_S
         while True:
             for message in self.said:
-                if message.get("id") == own and "method" not in message:
+                if is_it(message):
                     return message
             ready, _, _ = select.select([self._source], [], [], max(0.0, ends_at - time.monotonic()))
-            assert ready, f"no answer to {own} within {WAIT_S} s; said: {self.said}"
+            assert ready, f"no {what} within {WAIT_S} s; said: {self.said}"
             data = os.read(self._source.fileno(), 1 << 16)
-            assert data, f"it ended without an answer to {own}"
+            assert data, f"it ended without {what}"
             self._take(data)
 
     def close_input(self) -> None:

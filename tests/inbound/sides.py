@@ -23,6 +23,7 @@ from gatewright.inbound.settings import Limits
 from gatewright.inbound.settings import Sessions as SessionSettings
 from gatewright.protocol import jsonrpc, modern
 from gatewright.protocol.chain import Chain
+from gatewright.protocol.sealed import Sealer
 from gatewright.routing.cursors import Cursors
 from gatewright.routing.fanout import Fanout
 from gatewright.routing.front import Front
@@ -75,7 +76,7 @@ def front_of_nothing(background: Background) -> Front:
     bounds, settings = Bounds(), Routing()
     listings = Listings(settings, background)
     fanout = Fanout({}, listings, Cursors(b"k" * 32), settings, bounds)
-    return Front({}, settings, bounds, Listening({}, fanout, listings), "0")
+    return Front({}, settings, bounds, Listening({}, fanout, listings, Sealer([b"k" * 32])), "0")
 
 
 @asynccontextmanager

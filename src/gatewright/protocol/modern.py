@@ -116,7 +116,9 @@ def _said(text: bytes, chain: Chain) -> _Said:
     revision = MODERN.get(version)
     if revision is None:
         return _Said(version, None, meta, None)
-    problem, passed = _chained(meta, chain)
+    problem, passed = None, chain.own
+    if CHAIN_KEY in meta or not chain.is_open:
+        problem, passed = _chained(meta, chain)
     if not bytes(capabilities).startswith(b"{"):
         problem = partial(MalformedMeta, f"params._meta.{CAPABILITIES_KEY} must be an object")
     if LOG_LEVEL_KEY in meta:
