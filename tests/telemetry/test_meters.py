@@ -20,6 +20,7 @@ NOW = Readings(
     parked={"jira": 1},
     child_deaths={"files": 4},
     store_round_trips=6,
+    store_lost=1,
     is_ready=True,
 )
 
@@ -48,6 +49,7 @@ def test_readings_and_counts_are_shown() -> None:
     assert samples(found, "gatewright_client_connections") == {(): [5]}
     assert samples(found, "gatewright_refused_connections_total") == {(): [9]}
     assert samples(found, "gatewright_store_round_trips_total") == {(): [6]}
+    assert samples(found, "gatewright_store_lost_total") == {(): [1]}
     assert samples(found, "gatewright_ready") == {(): [1]}
     assert list(samples(found, "mcp_call_duration_seconds")) == [("tools/call", "jira", "result")]
 

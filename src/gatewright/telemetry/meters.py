@@ -35,6 +35,8 @@ class Readings(msgspec.Struct, frozen=True, kw_only=True):
     """Children that ended unasked, by backend."""
     store_round_trips: int
     """How often the store was asked; 0 for one in memory."""
+    store_lost: int = 0
+    """Things that were to be written behind and never were, because the store was not there."""
     is_ready: bool
     """What `/readyz` says."""
 
@@ -78,5 +80,10 @@ class Meters:
                 "gatewright_store_round_trips_total",
                 "How often the store's server was asked.",
                 now.store_round_trips,
+            ),
+            counted(
+                "gatewright_store_lost_total",
+                "What was to be written behind and never was, because the store was not there.",
+                now.store_lost,
             ),
         ]
