@@ -210,3 +210,63 @@ async def standing_in(folder: Path, name: str) -> AsyncIterator[tuple[int, int]]
             yield port, admin
         finally:
             gateway.stop()
+
+
+WORKER = """
+import asyncio, sys
+from pathlib import Path
+from gatewright.app import Gateway
+from gatewright.config import Config
+from gatewright.inbound.settings import Listen
+from gatewright.telemetry.board import Board
+folder, name, admin = sys.argv[1:]
+config = Config(listen=Listen(port=0), admin=Listen(port=int(admin)), drain_s=0.5, drain_idle_s=0.0)
+gateway = Gateway(config, board=Board(Path(folder), name))
+asyncio.run(gateway.run(on_ready=lambda ready: print("ready", flush=True)))
+"""
+
+
+@asynccontextmanager
+async def working(folder: Path, name: str, admin: int) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A worker as a process of its own, killed at the end."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", WORKER, str(folder), name, str(admin), stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        assert process.stdout is not None
+        assert await soon(process.stdout.readline(), 20) == b"ready\n"
+        await listened(admin)
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+async def test_no_counter_goes_backward_when_workers_are_killed(
+    tmp_path: Path, free_tcp_port_factory: Callable[[], int]
+) -> None:
+    """`kill -9`, and another one in its place, three times: what was counted before is still in the sum."""
+    own, other = free_tcp_port_factory(), free_tcp_port_factory()
+    last = 0.0
+
+    async def look(is_so: Callable[[Samples], bool]) -> None:
+        nonlocal last
+
+        def goes_on(found: Samples) -> bool:
+            nonlocal last
+            assert found["process_cpu_seconds_total"] >= last
+            last = found["process_cpu_seconds_total"]
+            return is_so(found)
+
+        await until(own, goes_on)
+
+    async with working(tmp_path, "worker-0", own):
+        for _ in range(3):
+            async with working(tmp_path, "worker-1", other):
+                before = last
+                found = await asyncio.to_thread(scrape, other)
+                assert found["process_cpu_seconds_total"] > before
+                await look(lambda it: it["gatewright_workers"] == 2)
+                last = max(last, found["process_cpu_seconds_total"])
+            await look(lambda it: True)
