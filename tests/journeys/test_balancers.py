@@ -1,0 +1,40 @@
+"""Replicas restarted one after the other behind real balancers, under load: no request fails.
+
+The long run is `scripts/bench drain`; this is one round of it, with the files of `deploy/`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.anyio
+ROOT = Path(__file__).parents[2]
+ROUND_S = 110.0
+"""Three replicas are started, stopped and started again: 30 to 60 s."""
+MISSING = 2
+
+
+@pytest.mark.timeout(ROUND_S + 20)
+@pytest.mark.parametrize("balancer", ["nginx", "haproxy"])
+async def test_a_rolling_restart_fails_no_request(balancer: str) -> None:
+    """Every replica gets SIGTERM in turn, with keep-alive on both sides and slow calls under way: each call is answered
+    rightly, each subscription ends with its result, each process with 0."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "bench.drain", "--balancer", balancer, "--rounds", "1", "--rate", "60"),
+        cwd=ROOT,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        out, err = await asyncio.wait_for(process.communicate(), ROUND_S)
+    finally:
+        if process.returncode is None:
+            process.terminate()
+            await process.wait()
+    if process.returncode == MISSING:
+        pytest.skip(err.decode().strip())
+    assert process.returncode == 0, out.decode() + err.decode()
