@@ -10,6 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
+
+from gatewright.config import parse
 
 pytestmark = pytest.mark.anyio
 ROOT = Path(__file__).parents[2]
@@ -38,3 +41,19 @@ async def test_a_rolling_restart_fails_no_request(balancer: str) -> None:
     if process.returncode == MISSING:
         pytest.skip(err.decode().strip())
     assert process.returncode == 0, out.decode() + err.decode()
+
+
+def test_the_recipe_for_kubernetes_adds_up() -> None:
+    """Its configuration is one, its probes ask ports that exist, and nobody is killed while it drains."""
+    documents = {one["kind"]: one for one in yaml.safe_load_all((ROOT / "deploy" / "kubernetes.yaml").read_text())}
+    text = documents["ConfigMap"]["data"]["gatewright.yaml"]
+    config = parse(text, file="gatewright.yaml", environ={}, folder=ROOT).config
+    pod = documents["Deployment"]["spec"]["template"]["spec"]
+    assert pod["terminationGracePeriodSeconds"] > config.drain_delay_s + config.drain_s + 5
+    assert config.drain_s > config.drain_idle_s + 2
+    (container,) = pod["containers"]
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert config.admin is not None
+    assert ports == {"mcp": config.listen.port, "admin": config.admin.port}
+    assert {container[probe]["httpGet"]["port"] for probe in ("readinessProbe", "livenessProbe")} == set(ports)
+    assert documents["Service"]["spec"]["ports"][0]["targetPort"] == "mcp"
