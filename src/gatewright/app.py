@@ -273,6 +273,7 @@ class Gateway:
     def _build(self, tasks: asyncio.TaskGroup, background: Background, elsewhere: Elsewhere | None = None) -> Built:
         """Everything between the clients' side and the backends."""
         config = self._config
+        log.info("starting", gateway_id=self._chain.gateway_id)  # what errors name it by
         listings = Listings(config.routing, background)
         sealer = Sealer([derived(self._secret.value, "states")])
         backends: dict[str, McpBackend] = {}
