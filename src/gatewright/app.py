@@ -237,6 +237,7 @@ class Gateway:
         self, built: Built, keepalive: Keepalive, refused: int, connections: int, readiness: Readiness
     ) -> list[Family]:
         """What this process measures, now."""
+        elsewhere = built.sessions.elsewhere
         return self._meters.families(
             Readings(
                 sessions=len(built.sessions),
@@ -246,7 +247,8 @@ class Gateway:
                 running=len(self._running),
                 parked={name: backend.parked for name, backend in built.backends.items()},
                 child_deaths={name: child.deaths for name, child in built.children.items()},
-                store_round_trips=0 if built.sessions.elsewhere is None else built.sessions.elsewhere.store.round_trips,
+                store_round_trips=0 if elsewhere is None else elsewhere.store.round_trips,
+                store_lost=0 if elsewhere is None else elsewhere.store.lost,
                 is_ready=readiness.verdict().is_ready,
             )
         )
@@ -320,7 +322,8 @@ class Gateway:
             ],
             dispatch,
         )
-        return Built(backends, sessions, handle, Dialogue(handle, front, self._chain), router, listening, children, adopt)
+        dialogue = Dialogue(handle, front, self._chain)
+        return Built(backends, sessions, handle, dialogue, router, listening, children, adopt)
 
     def _endpoint(self, built: Built, keepalive: Keepalive, probes: Probes) -> Endpoint:
         """What serves the paths of the listener."""
