@@ -202,11 +202,12 @@ class Supervisor:
         while worker.report >= 0:
             self._read(worker)  # its last words; its end of the pipe is closed
         pid, worker.pid = worker.pid, 0
+        has_started, worker.is_ready = worker.is_ready, False
         if self._kill_at is not None:
             return
         now = time.monotonic()
         reason = worker.said[1:].decode(errors="replace") if worker.said.startswith(WRONG) else _manner(code)
-        if not self._has_served:
+        if not self._has_served and not has_started:
             log.error("a worker cannot start: giving up", worker=worker.number, pid=pid, reason=reason)
             is_known = worker.said.startswith(WRONG)
             self._failure = CommandError(
@@ -215,7 +216,7 @@ class Supervisor:
             )
             self._stop()
             return
-        has_settled = worker.is_ready and now - worker.started_at > self._pauses.settled_s
+        has_settled = has_started and now - worker.started_at > self._pauses.settled_s
         worker.crashes = 1 if has_settled else worker.crashes + 1
         pause_s = self._pauses.after(worker.crashes)
         worker.due_at = now + pause_s
