@@ -1,4 +1,4 @@
-"""Real balancers in front of gateways: nginx and HAProxy, with the very files that `deploy/` recommends.
+"""Real balancers in front of gateways, nginx and HAProxy with the very files that `deploy/` recommends; and a Redis.
 
 A file is used as it is but for the addresses: the names of the three replicas become loopback ports, and so does the
 port that it listens on. Each balancer is a process of its own, ended by its own pid. Raises Missing when the program is
@@ -19,7 +19,7 @@ from bench.targets import ROOT
 
 START_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 10.0
-_PACKAGES = {"nginx": "nginx-light", "haproxy": "haproxy"}
+_PACKAGES = {"nginx": "nginx-light"}
 _NGINX = """
 daemon off;
 worker_processes 1;
@@ -75,6 +75,15 @@ def haproxy(replicas: Sequence[int], directory: Path) -> Iterator[str]:
     config.write_text(text)
     with _running([program_of("haproxy"), "-db", "-f", str(config)], directory / "haproxy.log", port):
         yield f"http://127.0.0.1:{port}"
+
+
+@contextlib.contextmanager
+def redis(directory: Path) -> Iterator[str]:
+    """A Redis that keeps nothing; yields its URL."""
+    with _free_port() as port:
+        command = [program_of("redis-server"), "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
+    with _running([*command, "--dir", str(directory)], directory / "redis.log", port):
+        yield f"redis://127.0.0.1:{port}/0"
 
 
 BALANCERS: dict[str, Callable[[Sequence[int], Path], contextlib.AbstractContextManager[str]]] = {

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from importlib.util import find_spec
 from pathlib import Path
+from shutil import which
 
 import pytest
 import yaml
@@ -21,13 +23,18 @@ ROUND_S = 110.0
 MISSING = 2
 
 
+SESSIONS = "40" if which("redis-server") and find_spec("redis") else "0"
+"""Handshake sessions need a store that the replicas share."""
+
+
 @pytest.mark.timeout(ROUND_S + 20)
 @pytest.mark.parametrize("balancer", ["nginx", "haproxy"])
 async def test_a_rolling_restart_fails_no_request(balancer: str) -> None:
-    """Every replica gets SIGTERM in turn, with keep-alive on both sides and slow calls under way: each call is answered
-    rightly, each subscription ends with its result, each process with 0."""
+    """Every replica gets SIGTERM in turn, with keep-alive on both sides and slow calls under way: each call of either era
+    is answered rightly, each stream ends as its era has it, no session is opened anew, each process ends with 0."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "bench.drain", "--balancer", balancer, "--rounds", "1", "--rate", "60"),
+        *(sys.executable, "-m", "bench.drain", "--balancer", balancer, "--rounds", "1"),
+        *("--rate", "60", "--streams", "20", "--sessions", SESSIONS),
         cwd=ROOT,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
