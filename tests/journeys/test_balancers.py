@@ -30,8 +30,8 @@ SESSIONS = "40" if which("redis-server") and find_spec("redis") else "0"
 @pytest.mark.timeout(ROUND_S + 20)
 @pytest.mark.parametrize("balancer", ["nginx", "haproxy"])
 async def test_a_rolling_restart_fails_no_request(balancer: str) -> None:
-    """Every replica gets SIGTERM in turn, with keep-alive on both sides and slow calls under way: each call of either era
-    is answered rightly, each stream ends as its era has it, no session is opened anew, each process ends with 0."""
+    """Every replica gets SIGTERM in turn, with keep-alive on both sides and slow calls under way: calls of both eras
+    are answered rightly, streams end as their era has it, no session is opened anew, each process ends with 0."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "bench.drain", "--balancer", balancer, "--rounds", "1"),
         *("--rate", "60", "--streams", "20", "--sessions", SESSIONS),
