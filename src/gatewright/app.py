@@ -172,7 +172,7 @@ class Gateway:
                     built.handle, built.dialogue, built.sessions, config.limits, host, drain_s=config.drain_s
                 )
                 for name, backend in built.backends.items():
-                    if host.route in ("", name) and self._chain.is_open:
+                    if host.route in ("", name) and self._chain.may_begin:
                         background(backend.warm_up())
                 try:
                     await self._front.serve(*fds, on_ready)
@@ -220,7 +220,7 @@ class Gateway:
             admin_app(backends, config.backends, lambda: len(built.sessions), readiness.verdict, scrape.text, VERSION)
         )
         admin_task = None if admin_sock is None else background(admin.serve(sockets=[admin_sock]))
-        for backend in backends.values() if self._chain.is_open else ():
+        for backend in backends.values() if self._chain.may_begin else ():
             background(backend.warm_up())
         try:
             await server.serve(sockets=[sock])
@@ -379,7 +379,7 @@ def _settled(settings: BackendSettings, chain: Chain) -> BackendSettings:
     """With what follows from the transport: the era, where it carries but one, and what a child is told of the gateways
     above it."""
     if settings.transport == "stdio":
-        return replace(settings, env={CHAIN_VARIABLE: Secret(chain.own), **settings.env})
+        return replace(settings, env={CHAIN_VARIABLE: Secret(chain.for_children), **settings.env})
     return replace(settings, era=http_sse.ERA) if settings.transport == "sse" else settings
 
 

@@ -83,7 +83,6 @@ class McpBackend:
             background,
             is_tied=is_tied,
             probe_s=probe_s,
-            chain=chain,
         )
         self._speaks: Final = self._eras.speaks
         bounds = Limits(settings.max_parked, settings.max_parked_per_caller, settings.parked_s)
