@@ -27,8 +27,10 @@ from gatewright.admin.api import admin_app
 from gatewright.admin.listener import AdminListener
 from gatewright.backend.backend import McpBackend
 from gatewright.backend.base import Connector
+from gatewright.backend.homes import Homes
 from gatewright.backend.http import HttpConnector
 from gatewright.backend.python import PythonConnector
+from gatewright.backend.relay import RelayHost
 from gatewright.backend.settings import BackendSettings
 from gatewright.backend.sse import SseConnector
 from gatewright.backend.stdio import StdioConnector
@@ -298,9 +300,13 @@ class Gateway:
             connector = _connector(name, settled, tasks)
             if isinstance(connector, StdioConnector):
                 children[name] = connector
+            homes = None if elsewhere is None else Homes(name, connector, elsewhere, elsewhere.post)
             backends[name] = McpBackend(
-                name, settled, connector, sessions, background, listings, sealer, chain=self._chain.own
+                name, settled, connector, sessions, background, listings, sealer, chain=self._chain.own, homes=homes
             )
+        if elsewhere is not None:
+            faces = {name: backend.face for name, backend in backends.items()}
+            elsewhere.host = RelayHost(faces, elsewhere.member, elsewhere.post, background)
         bounds = _slowest(config)
         cursors = Cursors(derived(self._secret.value, "cursors"))
 
