@@ -314,6 +314,17 @@ async def test_lists_of_tasks_are_offered_where_every_backend_with_tasks_has_the
         assert client.introduction["capabilities"]["tasks"]["list"] == {}
 
 
+async def test_a_tool_of_a_backend_without_tasks_does_not_pose_as_one_with() -> None:
+    """Where both are shown as one server (basic/utilities/tasks of 2025-11-25, Tool-Level Negotiation)."""
+    ant, cat = TaskBox("ant", "handshake"), Toolbox("cat", "handshake")
+    ant.tool_meta = cat.tool_meta = {"execution": {"taskSupport": "optional"}}
+    async with travelling({"ant": ant, "cat": cat}) as travel:
+        tools = (await (await travel.handshake()).result("tools/list"))["tools"]
+        assert all(("execution" in tool) == tool["name"].startswith("ant.") for tool in tools)
+        own = (await (await travel.handshake("/mcp/cat")).result("tools/list"))["tools"]
+        assert all("execution" in tool for tool in own)
+
+
 @pytest.mark.parametrize("path", ["/mcp", "/mcp/ant"])
 async def test_a_modern_client_has_to_declare_the_extension(path: str) -> None:
     """-32021 for every request about tasks, and for a call that cannot do without one."""

@@ -178,6 +178,15 @@ def test_a_list_of_tasks_is_offered_by_an_object(capabilities: dict[str, Any], o
     assert tasks.offers(members(capabilities), "list") == offers
 
 
+def test_tools_of_a_server_without_task_calls_say_nothing_of_them() -> None:
+    """To clients whose revision has such calls; to others the member means nothing anyway."""
+    declared = members({"tasks": {"requests": {"tools": {"call": {}}}}})
+    old = Client(HANDSHAKE_2025_11_25, b"{}", b"{}")
+    assert tasks.undeclared(old, declared) == frozenset()
+    assert tasks.undeclared(old, members({"tasks": {"list": {}}})) == {"execution"}
+    assert tasks.undeclared(Client(MODERN_2026_07_28, b"{}", b"{}"), members({})) == frozenset()
+
+
 # --- what names a task
 
 

@@ -26,6 +26,8 @@ CAPABILITY: Final = "tasks"
 """That of 2025-11-25."""
 RELATED_KEY: Final = "io.modelcontextprotocol/related-task"
 """The `_meta` member that says which task a message of 2025-11-25 belongs to."""
+EXECUTION: Final = frozenset({"execution"})
+"""The member of a tool that says whether it may be called as a task, in 2025-11-25."""
 STATUS: Final = "notifications/tasks/status"
 """How a status is told in 2025-11-25."""
 NOTICE: Final = "notifications/tasks"
@@ -143,6 +145,14 @@ def offers(capabilities: Params, *path: str) -> bool:
     except (KeyError, ProtocolError):
         return False
     return True
+
+
+def undeclared(client: Client, capabilities: Params) -> frozenset[str]:
+    """The members of tools that mean nothing to `client`, as their server does not take calls as tasks: where several
+    servers are shown as one they would (basic/utilities/tasks of 2025-11-25, "Tool-Level Negotiation", 1)."""
+    if not client.revision.has_tasks or offers(capabilities, "requests", "tools", "call"):
+        return frozenset()
+    return EXECUTION
 
 
 def id_in(members: Params) -> str:

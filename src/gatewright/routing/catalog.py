@@ -74,11 +74,13 @@ def read_page(method: Method, value: Json) -> Page:
     return Page(items, cursor, ttl_ms, scope)
 
 
-def listing(method: Method, pages: list[Page], prefix: str, default_ttl_ms: int) -> Listing:
+def listing(
+    method: Method, pages: list[Page], prefix: str, default_ttl_ms: int, hidden: frozenset[str] = frozenset()
+) -> Listing:
     """All pages of one backend as a listing: the strictest scope and the smallest lifetime of its pages (S-54).
 
-    Items are encoded anew, so that a member named twice cannot show a client another key than was read here. Raises
-    BackendGarbage for an item that is no object or has no key.
+    Items lose their `hidden` members. They are encoded anew, so that a member named twice cannot show a client another
+    key than was read here. Raises BackendGarbage for an item that is no object or has no key.
     """
     keys: list[str] = []
     items: list[bytes] = []
@@ -86,6 +88,8 @@ def listing(method: Method, pages: list[Page], prefix: str, default_ttl_ms: int)
         for item in page.items:
             members, key = _keyed(method, item)
             keys.append(key)
+            for name in hidden:
+                members.pop(name, None)
             if prefix:
                 members["name"] = jsonrpc.raw(prefix + key)
             items.append(jsonrpc.encode(members))

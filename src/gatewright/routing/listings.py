@@ -20,10 +20,11 @@ from typing import Final, TypeAlias, final
 import msgspec
 import structlog
 
-from gatewright.backend.backend import McpBackend
+from gatewright.backend.backend import McpBackend, Offer
 from gatewright.background import Background
 from gatewright.call import Caller, Client, Failure, Params
 from gatewright.errors import BackendError, BackendGarbage, BackendTimeout, BackendUnavailable, ProtocolError
+from gatewright.protocol import tasks
 from gatewright.protocol.methods import LIST_CHANGED, Method
 from gatewright.routing.catalog import Listing, Page, listing, read_page
 from gatewright.routing.settings import Routing
@@ -159,16 +160,19 @@ class Listings:
         limit_s = max(backend.bounds.timeout_s, self._settings.list_timeout_s)
         try:
             async with asyncio.timeout(limit_s):
-                pages = await self._pages(backend, method, client, caller)
+                offer = await backend.offer(client, caller)
+                pages = await self._pages(backend, method, client, caller, offer)
         except TimeoutError:
             raise BackendTimeout(f"{backend.name} did not list its {method.items} within {limit_s:g} s") from None
         except ProtocolError as error:
             raise BackendGarbage(f"{backend.name}: {error}") from error
         prefix = f"{backend.name}{self._settings.separator}" if method.item_key == "name" else ""
-        return listing(method, pages, prefix, UNHINTED_TTL_MS)
+        hidden = tasks.undeclared(client, offer.capabilities) if method.capability == "tools" else frozenset()
+        return listing(method, pages, prefix, UNHINTED_TTL_MS, hidden)
 
-    async def _pages(self, backend: McpBackend, method: Method, client: Client, caller: Caller) -> list[Page]:
-        offer = await backend.offer(client, caller)
+    async def _pages(
+        self, backend: McpBackend, method: Method, client: Client, caller: Caller, offer: Offer
+    ) -> list[Page]:
         if method.capability not in offer.capabilities:
             return []
         pages: list[Page] = []
