@@ -12,7 +12,7 @@ from gatewright.app import Gateway, Ready, _settled
 from gatewright.backend.settings import BackendSettings
 from gatewright.config import Config
 from gatewright.inbound.settings import Limits, Listen
-from gatewright.protocol.chain import CHAIN_VARIABLE, Chain
+from gatewright.protocol.chain import CHILD_VARIABLE
 from gatewright.secret import Secret
 from journeys.host import hosting
 from journeys.toolbox import Toolbox
@@ -119,21 +119,18 @@ async def test_nothing_is_left_when_it_ends() -> None:
     assert asyncio.all_tasks() == before
 
 
-async def test_a_child_is_told_which_gateways_started_it() -> None:
-    """In its environment; what the configuration says there stands above."""
-    told: list[str] = []
-    for env in ({}, {CHAIN_VARIABLE: Secret("[]")}):
-        given = _settled(BackendSettings(command="x", env=env), Chain("here", 8, ("above",)))
-        told.append(given.env[CHAIN_VARIABLE].reveal())
-    assert told == ['["above","here"]', "[]"]
-    assert not _settled(BackendSettings(url="http://127.0.0.1/"), Chain("here", 8)).env
+def test_a_child_is_told_that_it_is_one() -> None:
+    """In its environment; other backends have none."""
+    given = _settled(BackendSettings(command="x", env={"A": Secret("2")})).env
+    assert {name: value.reveal() for name, value in given.items()} == {CHILD_VARIABLE: "1", "A": "2"}
+    assert not _settled(BackendSettings(url="http://127.0.0.1/")).env
 
 
-async def test_a_gateway_that_was_started_by_itself_asks_nothing_of_its_own_accord() -> None:
-    """It would start itself in turn. Whoever asks it something is answered: a gateway's child may use its tools."""
+async def test_a_gateway_that_a_gateway_started_asks_nothing_of_its_own_accord() -> None:
+    """If it is its own backend it would start itself in turn. Whoever asks it something is answered."""
     box = Toolbox("box")
     async with hosting(box) as host:
-        gateway = Gateway(config(gateway_id="a", backends={"box": BackendSettings(url=host.url)}), ("a",))
+        gateway = Gateway(config(gateway_id="a", backends={"box": BackendSettings(url=host.url)}), is_child=True)
         ready: asyncio.Future[Ready] = asyncio.get_running_loop().create_future()
         running = asyncio.get_running_loop().create_task(gateway.run(on_ready=ready.set_result))
         port = int((await soon(ready)).url.rpartition(":")[2])

@@ -61,7 +61,7 @@ from gatewright.policy.pipeline import compose
 from gatewright.policy.questions import Questions
 from gatewright.policy.resolve import Resolve
 from gatewright.protocol import http_sse
-from gatewright.protocol.chain import CHAIN_VARIABLE, Chain
+from gatewright.protocol.chain import CHILD_VARIABLE, Chain
 from gatewright.protocol.methods import METHODS
 from gatewright.protocol.sealed import Sealer
 from gatewright.routing.cursors import Cursors
@@ -125,12 +125,13 @@ class Built(msgspec.Struct, frozen=True):
 
 @final
 class Gateway:
-    """One gateway process. `passed` are the gateways that it was started by, as their child; `board` is where the
-    workers of one gateway tell one another what they counted."""
+    """One gateway process. One that `is_child` of another asks its backends nothing before it is asked itself; `board`
+    is where the workers of one gateway tell one another what they counted."""
 
-    def __init__(self, config: Config, passed: tuple[str, ...] = (), *, board: Board | None = None) -> None:
+    def __init__(self, config: Config, *, is_child: bool = False, board: Board | None = None) -> None:
         self._config = config
-        self._chain = Chain(config.gateway_id or secrets.token_hex(6), config.limits.max_hops, passed)
+        self._chain = Chain(config.gateway_id or secrets.token_hex(6), config.limits.max_hops)
+        self._is_child = is_child
         self._server: uvicorn.Server | None = None
         self._front: StdioFront | None = None
         self._board = board
@@ -174,7 +175,7 @@ class Gateway:
                     built.handle, built.dialogue, built.sessions, config.limits, host, drain_s=config.drain_s
                 )
                 for name, backend in built.backends.items():
-                    if host.route in ("", name) and self._chain.may_begin:
+                    if host.route in ("", name) and not self._is_child:
                         background(backend.warm_up())
                 try:
                     await self._front.serve(*fds, on_ready)
@@ -222,7 +223,7 @@ class Gateway:
             admin_app(backends, config.backends, lambda: len(built.sessions), readiness.verdict, scrape.text, VERSION)
         )
         admin_task = None if admin_sock is None else background(admin.serve(sockets=[admin_sock]))
-        for backend in backends.values() if self._chain.may_begin else ():
+        for backend in () if self._is_child else backends.values():
             background(backend.warm_up())
         try:
             await server.serve(sockets=[sock])
@@ -296,7 +297,7 @@ class Gateway:
 
         listings.listen(arrived)
         for name, settings in config.backends.items():
-            settled = _settled(settings, self._chain)
+            settled = _settled(settings)
             connector = _connector(name, settled, tasks)
             if isinstance(connector, StdioConnector):
                 children[name] = connector
@@ -381,11 +382,10 @@ def _connector(name: str, settings: BackendSettings, tasks: asyncio.TaskGroup) -
     return kinds[settings.transport](name, settings, tasks)
 
 
-def _settled(settings: BackendSettings, chain: Chain) -> BackendSettings:
-    """With what follows from the transport: the era, where it carries but one, and what a child is told of the gateways
-    above it."""
+def _settled(settings: BackendSettings) -> BackendSettings:
+    """With what follows from the transport: the era, where it carries but one, and that a child is one."""
     if settings.transport == "stdio":
-        return replace(settings, env={CHAIN_VARIABLE: Secret(chain.for_children), **settings.env})
+        return replace(settings, env={CHILD_VARIABLE: Secret("1"), **settings.env})
     return replace(settings, era=http_sse.ERA) if settings.transport == "sse" else settings
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -146,12 +145,3 @@ def test_a_gateway_that_starts_itself_as_a_child_is_stopped(tmp_path: Path, is_n
         host.close_input()
         assert host.end() == 0
         assert all(gone(pid) for pid in below)
-
-
-def test_an_environment_that_holds_no_chain_stops_the_start(tmp_path: Path) -> None:
-    """Before anything is started, with the variable's name."""
-    file = configured(tmp_path, "a", backends={})
-    with spoken("stdio", file, stderr=-1, GATEWRIGHT_CHAIN="nonsense") as host:
-        assert host.end() != 0
-        assert host.child.stderr is not None
-        assert b"GATEWRIGHT_CHAIN" in os.read(host.child.stderr.fileno(), 65_536)

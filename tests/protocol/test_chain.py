@@ -16,7 +16,7 @@ from gatewright.call import Params
 from gatewright.errors import ChainRefused, GatewayError, InvalidParams
 from gatewright.inbound.settings import Limits
 from gatewright.protocol import chain, jsonrpc, modern, refusals
-from gatewright.protocol.chain import CHAIN_KEY, CHAIN_VARIABLE, MAX_CHAIN_BYTES, MAX_HOPS, Chain, inherited
+from gatewright.protocol.chain import CHAIN_KEY, CHILD_VARIABLE, MAX_CHAIN_BYTES, MAX_HOPS, Chain, is_child
 
 IDS = st.from_regex(chain.GATEWAY_ID, fullmatch=True).filter(str.isascii)
 JSON = st.recursive(
@@ -129,29 +129,12 @@ def test_the_settings_allow_what_can_be_carried() -> None:
     assert Limits(max_hops=MAX_HOPS).max_hops == TypeAdapter(Limits).json_schema()["properties"]["max_hops"]["maximum"]
 
 
-def test_a_child_process_knows_who_started_it() -> None:
-    """And so do its own children. Requests say for themselves which gateways they passed."""
-    child = Chain("child", 8, inherited({CHAIN_VARIABLE: Chain("parent", 8).for_children}))
-    assert child.may_begin
-    assert json.loads(child.for_children) == ["parent", "child"]
-    assert json.loads(child.own) == json.loads(child.after({})) == ["child"]
-    assert json.loads(child.after(meta(["other"]))) == ["other", "child"]
-
-
-@pytest.mark.parametrize(("parents", "max_hops"), [(("child",), 8), (("a", "b"), 2)])
-def test_a_child_that_starts_itself_begins_nothing(parents: tuple[str, ...], max_hops: int) -> None:
-    """It would start a child in turn. What it is asked it answers."""
-    child = Chain("child", max_hops, parents)
-    assert not child.may_begin
-    assert child.after({}) == child.own
-
-
-@pytest.mark.parametrize("text", ["x", "[1]", '["a b"]', "{}"])
-def test_an_environment_that_holds_no_chain_is_named(text: str) -> None:
-    """It is not one's own doing: the variable's name says where to look."""
-    assert inherited({}) == inherited({CHAIN_VARIABLE: ""}) == ()
-    with pytest.raises(InvalidParams, match="GATEWRIGHT_CHAIN in the environment"):
-        inherited({CHAIN_VARIABLE: text})
+@pytest.mark.parametrize(
+    ("environ", "is_one"), [({}, False), ({CHILD_VARIABLE: ""}, False), ({CHILD_VARIABLE: "1"}, True)]
+)
+def test_a_child_process_knows_that_it_is_one(environ: dict[str, str], is_one: bool) -> None:
+    """By its environment, whoever stands between."""
+    assert is_child(environ) is is_one
 
 
 def modern_request(passed: Any) -> jsonrpc.Message:

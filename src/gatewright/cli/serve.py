@@ -19,7 +19,7 @@ from gatewright.cli.report import WRONG, CommandError, read_config, say
 from gatewright.config import Config, LogLevel
 from gatewright.errors import GatewrightError
 from gatewright.inbound.settings import Listen
-from gatewright.protocol.chain import inherited
+from gatewright.protocol.chain import is_child
 
 
 def serve(file: Path, listen: str | None, log_level: LogLevel | None, count: int | None = None) -> None:
@@ -36,7 +36,7 @@ def serve(file: Path, listen: str | None, log_level: LogLevel | None, count: int
 def alone(config: Config) -> None:
     """Serve with this process. Raises `CommandError`."""
     try:
-        gateway = Gateway(config, inherited(os.environ))
+        gateway = Gateway(config, is_child=is_child(os.environ))
         with stopping_on_signals(gateway) as signals:
 
             def on_ready(ready: Ready) -> None:

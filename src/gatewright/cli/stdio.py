@@ -20,7 +20,7 @@ from gatewright.cli.serve import with_options
 from gatewright.config import Config, LogLevel
 from gatewright.errors import GatewrightError
 from gatewright.inbound.stdio import StdioHost
-from gatewright.protocol.chain import inherited
+from gatewright.protocol.chain import is_child
 
 STDERR = 2
 
@@ -40,7 +40,7 @@ def run(config: Config, host: StdioHost, fds: tuple[int, int]) -> None:
     with Unhurried(STDERR) as stream:
         configure(config.log, cast("TextIO", stream))
         try:
-            gateway = Gateway(config, inherited(os.environ))
+            gateway = Gateway(config, is_child=is_child(os.environ))
             with stopping_on_signals(gateway) as signals:
                 uvloop.run(gateway.run_stdio(fds, host, on_ready=signals.arm))
         except (OSError, GatewrightError, BaseExceptionGroup) as error:

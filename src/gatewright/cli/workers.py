@@ -30,7 +30,7 @@ from gatewright.config import Config
 from gatewright.errors import GatewrightError
 from gatewright.inbound.listener import BACKLOG
 from gatewright.inbound.sockets import bound, reserved
-from gatewright.protocol.chain import inherited
+from gatewright.protocol.chain import is_child
 from gatewright.telemetry.board import Board, post_restarts
 
 STOP_MARGIN_S: Final = 15.0
@@ -61,7 +61,7 @@ class Crew(msgspec.Struct, frozen=True):
         if self.admin is not None and admin is None:
             self.admin.close()
         try:
-            gateway = Gateway(config, inherited(os.environ), board=Board(self.folder, f"worker-{number}"))
+            gateway = Gateway(config, is_child=is_child(os.environ), board=Board(self.folder, f"worker-{number}"))
             with stopping_on_signals(gateway) as signals:
 
                 def on_ready(up: Ready) -> None:

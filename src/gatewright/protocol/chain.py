@@ -22,10 +22,8 @@ from gatewright.protocol import jsonrpc
 
 CHAIN_KEY: Final = "dev.gatewright/chain"
 """The `_meta` member: an array of gateway ids, the first one passed first."""
-CHAIN_VARIABLE: Final = "GATEWRIGHT_CHAIN"
-"""The environment variable that tells a child process which gateways started it, so that one which is its own backend
-does not start itself for ever. It counts for what a gateway begins of its own accord and for no request: a program that
-a gateway started may well use that gateway's tools."""
+CHILD_VARIABLE: Final = "GATEWRIGHT_CHILD"
+"""The environment variable that tells a process that a gateway started it, whoever stands between."""
 GATEWAY_ID: Final = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?"
 """What an id looks like. It is shown in errors, so it holds nothing that could be mistaken for text around it."""
 MAX_HOPS: Final = 32
@@ -41,19 +39,15 @@ _is_id: Final = re.compile(GATEWAY_ID, re.ASCII).fullmatch
 
 @final
 class Chain:
-    """One gateway's place in the chains of requests. `inherited` are the gateways that started its process."""
+    """One gateway's place in the chains of requests."""
 
-    __slots__ = ("_max_hops", "for_children", "gateway_id", "may_begin", "own")
+    __slots__ = ("_max_hops", "gateway_id", "own")
 
-    def __init__(self, gateway_id: str, max_hops: int, inherited: tuple[str, ...] = ()) -> None:
+    def __init__(self, gateway_id: str, max_hops: int) -> None:
         self.gateway_id: Final = gateway_id
         self._max_hops = max_hops
         self.own: Final = _written((gateway_id,))
         """What requests of the gateway's own carry: JSON text."""
-        self.for_children: Final = _written((*inherited, gateway_id))
-        """The same for the environment of its children."""
-        self.may_begin: Final = gateway_id not in inherited and len(inherited) < max_hops
-        """Whether it may do anything before it is asked to: its backends may be processes that would do the same."""
 
     def after(self, meta: Params) -> str:
         """The chain that goes on to backends for what came with this `_meta`: that one's, and this gateway. JSON text.
@@ -102,13 +96,11 @@ def read(value: Raw) -> tuple[str, ...]:
     return passed
 
 
-def inherited(environ: Mapping[str, str]) -> tuple[str, ...]:
-    """The gateways that this process was started by. Raises InvalidParams when `GATEWRIGHT_CHAIN` is no chain."""
-    value = environ.get(CHAIN_VARIABLE)
-    try:
-        return () if not value else read(Raw(value.encode()))
-    except InvalidParams as error:
-        raise InvalidParams(f"{CHAIN_VARIABLE} in the environment must be an array of gateway ids") from error
+def is_child(environ: Mapping[str, str]) -> bool:
+    """Whether a gateway started this process. Then it begins nothing before it is asked to, which is at once: if it is
+    its own backend it would start itself, and that one itself, for ever, and no request would say so. For requests it
+    does not count: a program that a gateway started may well use that gateway's tools."""
+    return bool(environ.get(CHILD_VARIABLE))
 
 
 def _written(passed: tuple[str, ...]) -> str:
