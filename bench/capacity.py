@@ -8,7 +8,8 @@ latency of calls at a fixed rate meanwhile. Prints one Markdown table and writes
 
 `--sessions` is per process. Clients are processes of `bench.holder`, at most 18,000 sessions each, each from a
 loopback address of its own. `--tool echo_json` lets every session make one call first, so that it has a backend session
-too. `--store redis://...` runs `serve --workers N` behind one port; without it N gateways have a port each.
+too. `--store redis` starts a redis-server and runs `serve --workers N` on it, behind one port; without it N gateways
+have a port each, as if each were a machine of its own.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import contextlib
 import datetime
 import math
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -42,7 +44,6 @@ listen: 127.0.0.1:0
 admin: null
 store: {store}
 log: {{level: warning}}
-limits: {{max_connections: 100000}}
 sessions: {{max_sessions: 1000000}}
 backends:
   stub: {{url: "{stub}/mcp", max_connections: 64}}
@@ -61,6 +62,7 @@ class Plan:
     load_s: int
     tool: str
     store: str
+    out: str
 
 
 @dataclass
@@ -82,6 +84,10 @@ class Row:
     stream_bytes: int = 0
     """What the streams brought while nothing happened: their keep-alive comments."""
     closed: int = 0
+    store_growth: int = 0
+    """Memory of the Redis, in bytes."""
+    store_commands_at_rest: float = 0.0
+    """Commands per second that the Redis carries out while nothing happens."""
     alone: list[Pace] = field(default_factory=list)
     beside: list[Pace] = field(default_factory=list)
 
@@ -101,10 +107,52 @@ class Row:
 
 @dataclass(frozen=True)
 class Running:
-    """A target that runs: where it is called, and its processes."""
+    """A target that runs: where it is called, its processes, and its store."""
 
     urls: tuple[str, ...]
     processes: tuple[psutil.Process, ...]
+    store: "RedisServer | None" = None
+
+
+class RedisServer:
+    """A redis-server on a free port, with nothing kept on disk."""
+
+    def __init__(self, directory: Path, stack: contextlib.ExitStack) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        command = [
+            "redis-server",
+            "--port",
+            str(self.port),
+            "--bind",
+            "127.0.0.1",
+            "--save",
+            "",
+            "--dir",
+            str(directory),
+        ]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        stack.callback(process.wait)
+        stack.callback(process.terminate)
+        deadline = time.monotonic() + 10
+        while not self.info():
+            if time.monotonic() > deadline:
+                raise RuntimeError("redis-server does not answer")
+            time.sleep(0.05)
+
+    def info(self) -> dict[str, str]:
+        """What it says of itself."""
+        command = ["redis-cli", "-p", str(self.port), "info"]
+        said = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+        return dict(line.split(":", 1) for line in said.splitlines() if ":" in line)
+
+    def memory(self) -> int:
+        """Bytes in use."""
+        return int(self.info()["used_memory"])
+
+    def commands(self) -> int:
+        """Commands carried out so far; looking is one of them."""
+        return int(self.info()["total_commands_processed"])
 
 
 class Clients:
@@ -160,16 +208,19 @@ def _end(process: "subprocess.Popen[str]") -> None:
 def _gateways(count: int, stub: str, store: str, directory: Path) -> Iterator[Running]:
     """`serve --workers` behind one port with a shared store, else so many gateways with a port each."""
     config = directory / "gatewright.yaml"
-    config.write_text(_CONFIG.format(stub=stub, store=store))
     command = [str(Path(sys.executable).parent / "gatewright"), "serve", str(config)]
     with contextlib.ExitStack() as stack:
-        if store != "memory":
+        redis = None
+        if store == "redis":
+            redis = RedisServer(directory, stack)
+            store = f"redis://127.0.0.1:{redis.port}/0"
             command += ["--workers", str(count)]
             count = 1
+        config.write_text(_CONFIG.format(stub=stub, store=store))
         started = [stack.enter_context(announcing(*command, program="")) for _ in range(count)]
         urls = tuple(line.rpartition(" ")[2] + "/mcp/stub" for line, _ in started)
         parents = [process for _, process in started]
-        yield Running(urls, (*parents, *(child for one in parents for child in one.children(recursive=True))))
+        yield Running(urls, (*parents, *(child for one in parents for child in one.children(recursive=True))), redis)
 
 
 @contextlib.contextmanager
@@ -180,16 +231,17 @@ def _fastmcp(count: int) -> Iterator[Running]:
         yield Running(tuple(line for line, _ in started), tuple(process for _, process in started))
 
 
-def run(plan: Plan, target: str, count: int, stub: str, directory: Path) -> Row:
-    """One row."""
+def run(plan: Plan, target: str, count: int, backend: tuple[str, psutil.Process], directory: Path) -> Row:
+    """One row. Raises RuntimeError when it means nothing."""
+    url, stub = backend
     row = Row(target, count, plan.sessions * count)
     with contextlib.ExitStack() as stack:
-        opened = _gateways(count, stub, plan.store, directory) if target == "gatewright" else _fastmcp(count)
+        opened = _gateways(count, url, plan.store, directory) if target == "gatewright" else _fastmcp(count)
         running = stack.enter_context(opened)
         _calls(plan, running, directory, _WARM_UP_CALLS_S)
         row.alone = _calls(plan, running, directory, plan.load_s)
         row.rss_before, row.pss_before = _memory(running)
-        kernel = _kernel()
+        kernel, stored = _kernel(), running.store.memory() if running.store else 0
         clients = Clients(stack)
         held = clients.open(running.urls, row.sessions, plan.tool)
         row.failed = sum(one.failed for one in held)
@@ -198,8 +250,12 @@ def run(plan: Plan, target: str, count: int, stub: str, directory: Path) -> Row:
         _rest(plan, running, clients, row)
         row.rss_after, row.pss_after = _memory(running)
         row.kernel_growth = _kernel() - kernel
+        if running.store:
+            row.store_growth = running.store.memory() - stored
         row.beside = _calls(plan, running, directory, plan.load_s)
         row.closed = sum(one.closed for one in clients.ask())
+        if not stub.is_running() or stub.status() == psutil.STATUS_ZOMBIE:
+            raise RuntimeError("the backend ended while it was needed: somebody else killed it")
     return row
 
 
@@ -207,7 +263,10 @@ def _rest(plan: Plan, running: Running, clients: Clients, row: Row) -> None:
     """Let it rest, and see what that costs."""
     time.sleep(3)  # what opening left to do is done
     before, cpu, start = clients.ask(), _cpu_s(running), time.monotonic()
+    commands = running.store.commands() if running.store else 0
     time.sleep(plan.rest_s)
+    if running.store:
+        row.store_commands_at_rest = (running.store.commands() - commands) / (time.monotonic() - start)
     row.cpu_at_rest = (_cpu_s(running) - cpu) / (time.monotonic() - start)
     row.stream_bytes = sum(one.stream_bytes for one in clients.ask()) - sum(one.stream_bytes for one in before)
 
@@ -243,8 +302,9 @@ def table(rows: list[Row]) -> str:
     """The rows in Markdown."""
     lines = [
         "| target | processes | sessions with a stream | RSS before | RSS per session | PSS per session | kernel per "
-        "connection | opened | CPU at rest | p50 · p99 alone | p50 · p99 beside | failed, closed |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+        "connection | opened | CPU at rest | p50 · p99 alone | p50 · p99 beside | failed, closed | Redis per session, "
+        "commands at rest |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         cells = [row.target, str(row.processes), f"{row.sessions:,}", f"{row.rss_before / 2**20:.0f} MiB"]
@@ -253,6 +313,8 @@ def table(rows: list[Row]) -> str:
         ]
         cells += [f"{row.opened_per_s:,.0f}/s", f"{row.cpu_at_rest:.1%} of a core"]
         cells += [_latency(row.alone), _latency(row.beside), f"{row.failed}, {row.closed}"]
+        stored = f"{row.store_growth / max(1, row.sessions) / 1024:.1f} KiB, {row.store_commands_at_rest:.1f}/s"
+        cells += [stored if row.store_growth else "-"]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -268,7 +330,7 @@ def _latency(paces: list[Pace]) -> str:
 
 def _write(plan: Plan, rows: list[Row]) -> Path:
     name = datetime.datetime.now(datetime.UTC).strftime("capacity-%Y%m%dT%H%M%SZ.json")
-    path = Path(__file__).parent / "results" / name
+    path = Path(plan.out) if plan.out else Path(__file__).parent / "results" / name
     document = {
         "at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "machine": report.machine(),
@@ -301,7 +363,10 @@ def _plan() -> Plan:
     parser.add_argument("--rest", type=float, default=30, help="seconds in which nothing happens (default 30)")
     parser.add_argument("--load", type=int, default=20, help="seconds of calls (default 20)")
     parser.add_argument("--tool", default="", help="each session calls this tool once: echo_json")
-    parser.add_argument("--store", default="memory", help="memory, or redis://... for one port and several workers")
+    parser.add_argument(
+        "--store", default="memory", choices=("memory", "redis"), help="redis: several workers, one port"
+    )
+    parser.add_argument("--out", default="", help="where the samples go (default bench/results)")
     options = parser.parse_args()
     targets = tuple(options.targets.split(","))
     if unknown := set(targets) - {"gatewright", "fastmcp"}:
@@ -310,7 +375,15 @@ def _plan() -> Plan:
         parser.error(f"one process holds at most {_MAX_HELD} sessions here")
     processes = tuple(int(count) for count in options.processes.split(","))
     return Plan(
-        targets, options.sessions, processes, options.rate, options.rest, options.load, options.tool, options.store
+        targets=targets,
+        sessions=options.sessions,
+        processes=processes,
+        rate=options.rate,
+        rest_s=options.rest,
+        load_s=options.load,
+        tool=options.tool,
+        store=options.store,
+        out=options.out,
     )
 
 
@@ -319,10 +392,10 @@ def main() -> int:
     rows: list[Row] = []
     with contextlib.ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gatewright-capacity-")))
-        stub, _ = stack.enter_context(announcing("-m", "bench.stub", "--port", "0"))
+        url, stub = stack.enter_context(announcing("-m", "bench.stub", "--port", "0"))
         with contextlib.suppress(KeyboardInterrupt):
             for target in plan.targets:
-                rows += [run(plan, target, count, stub, directory) for count in plan.processes]
+                rows += [run(plan, target, count, (url, stub), directory) for count in plan.processes]
     path = _write(plan, rows)
     machine = report.machine()
     print(table(rows))
