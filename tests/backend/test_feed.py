@@ -18,6 +18,7 @@ from gatewright.call import Params
 from gatewright.errors import BackendGarbage, BackendUnavailable, ProtocolError
 from gatewright.protocol import jsonrpc
 from gatewright.protocol.methods import LISTEN_FIELDS, RESOURCE_UPDATED
+from gatewright.protocol.tasks import NOTICE
 
 pytestmark = pytest.mark.anyio
 TOOLS = "notifications/tools/list_changed"
@@ -95,6 +96,38 @@ def uris(*names: str) -> Wants:
 
 
 # --- joining and leaving
+
+
+async def test_tasks_are_heard_of_by_who_asked_for_them() -> None:
+    """On a stream of their own, open as long as anybody asks, opened anew when somebody asks for more."""
+    async with feeding() as (feed, upstream, _):
+        one, two, lists = Ears(), Ears(), Ears()
+        first = await soon(feed.join(Wants(tasks=frozenset({"1", "2"})), one))
+        await soon(feed.join(Wants(lists=frozenset({TOOLS})), lists))
+        second = await soon(feed.join(Wants(tasks=frozenset({"2"})), two))
+        assert [stream.wants for stream in upstream.streams] == [
+            Wants(tasks=frozenset({"1", "2"})),
+            Wants(lists=ALL),
+        ]
+        for params in ({"taskId": jsonrpc.raw(own)} for own in ("1", "2", "3", 1)):
+            upstream.streams[0].announce(NOTICE, params)
+        upstream.streams[0].announce(NOTICE, {})
+        assert (len(one.heard), len(two.heard), lists.heard) == (2, 1, [])
+        third = await soon(feed.join(Wants(tasks=frozenset({"4"})), two))
+        await until(lambda: len(upstream.open) == 2)
+        assert upstream.open[-1].wants == Wants(tasks=frozenset({"1", "2", "4"}))
+        for listener in (first, second, third):
+            feed.leave(listener)
+        await until(lambda: [stream.wants for stream in upstream.open] == [Wants(lists=ALL)])
+
+
+async def test_a_listener_is_told_which_tasks_the_backend_agreed_to() -> None:
+    """No more than it asked for, no less than was agreed."""
+    async with feeding() as (feed, upstream, _):
+        upstream.agreed = lambda wants: Wants(tasks=wants.tasks - {"2"})
+        listener = await soon(feed.join(Wants(tasks=frozenset({"1", "2"})), Ears()))
+        assert listener.wants == Wants(tasks=frozenset({"1"}))
+        assert bool(listener.wants)
 
 
 async def test_one_stream_serves_all_who_listen() -> None:

@@ -18,6 +18,7 @@ from gatewright.call import ANONYMOUS, Failure, InputRequired, Params, Target
 from gatewright.errors import BackendGarbage
 from gatewright.protocol.chain import CHAIN_KEY
 from gatewright.protocol.modern import CAPABILITIES_KEY, PROGRESS_KEY, VERSION_KEY
+from gatewright.protocol.tasks import EXTENSION
 
 pytestmark = pytest.mark.anyio
 
@@ -199,6 +200,30 @@ async def test_the_backends_error_is_a_value_whatever_status_it_has() -> None:
 def listening(backend: McpBackend, wants: Wants, agreed: list[Wants], heard: list[tuple[str, Params]]) -> Any:
     """One upstream subscription."""
     return backend.listen(wants, agreed.append, lambda method, params: heard.append((method, params)))
+
+
+async def test_tasks_are_listened_to_as_one_who_takes_them() -> None:
+    """The extension is declared for it (SEP-2663, Task Status Notifications), and for nothing else."""
+    async with opened() as (world, backend), asyncio.TaskGroup() as tasks:
+        for wants in (Wants(tasks=frozenset({"1"})), Wants(frozenset({"notifications/tools/list_changed"}))):
+            agreed: list[Wants] = []
+            task = tasks.create_task(listening(backend, wants, agreed, []))
+            await until(lambda agreed=agreed, wants=wants: agreed == [wants])  # type: ignore[misc]
+            meta = world.server.heard[-1].message["params"]["_meta"]
+            extensions = {"extensions": {EXTENSION: {}}} if wants.tasks else {}
+            assert meta["io.modelcontextprotocol/clientCapabilities"] == extensions
+            task.cancel()
+        assert world.mcp.listens[0] == {"taskIds": ["1"]}
+
+
+async def test_a_tasks_id_goes_in_its_header_and_is_not_remembered() -> None:
+    """Ids are many, and each is used a few times (SEP-2663, Routing Headers)."""
+    async with opened() as (world, backend):
+        call = call_of(modern_client(), "tasks/get", taskId="own")
+        call.name = "own"
+        await soon(backend(call))
+        assert world.server.heard[-1].headers["mcp-name"] == "own"
+        assert not any(method == "tasks/get" for method, _ in backend._modern._lines)
 
 
 async def test_a_subscription_is_one_long_request() -> None:

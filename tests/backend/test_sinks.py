@@ -20,6 +20,7 @@ from gatewright.call import ANONYMOUS, Failure, Json, Params, Result
 from gatewright.errors import BackendGarbage, MissingCapability
 from gatewright.protocol import jsonrpc
 from gatewright.protocol.sealed import Sealer
+from gatewright.protocol.tasks import RELATED_KEY
 
 pytestmark = pytest.mark.anyio
 TASKS = Tasks("b", Sealer([b"k" * 32]))
@@ -82,6 +83,51 @@ async def playing() -> AsyncIterator[Scene]:
 
 def params(**members: Any) -> Params:
     return {key: jsonrpc.raw(value) for key, value in members.items()}
+
+
+# --- tasks
+
+
+async def test_a_status_is_told_under_the_clients_id() -> None:
+    """On whichever stream it comes; a modern task's has its place on a subscription alone."""
+    async with playing() as scene:
+        for sink in (scene.call_sink(), scene.session_sink()):
+            await sink.notified("notifications/tasks/status", params(taskId="1", status="working"))
+            await sink.notified("notifications/tasks", params(taskId="1", status="working"))
+        told = {"taskId": TASKS.shown(ANONYMOUS, "handshake", "1"), "status": "working"}
+        assert scene.reply.notes == [("notifications/tasks/status", told)] * 2
+
+
+async def test_what_belongs_to_a_task_says_so_by_the_clients_id() -> None:
+    """Log messages, progress and questions."""
+    async with playing() as scene:
+        related = {RELATED_KEY: {"taskId": "1"}}
+        shown = {RELATED_KEY: {"taskId": TASKS.shown(ANONYMOUS, "handshake", "1")}}
+        sink = scene.call_sink(progressToken="mine")
+        await sink.notified("notifications/message", params(level="info", _meta=related))
+        await sink.notified("notifications/progress", params(progressToken=TOKEN, progress=1, _meta=related))
+        assert [note["_meta"] for _, note in scene.reply.notes] == [shown, shown]
+
+
+async def test_a_task_reports_progress_after_its_call() -> None:
+    """On the session's own stream or another call's, under the token of the call that made it; in its session only."""
+    tasks = Tasks("b", Sealer([b"k" * 32]))
+    tasks._tokens[7] = ("c1", jsonrpc.raw("first"))
+    async with playing() as scene:
+        scene.outlets["c2"] = Replies()
+        call = call_of(handshake_client("c1"), reply=scene.reply)
+        sinks: list[Sink] = [
+            CallSink(call, tasks, scene.wire, scene.background, scene.told, TOKEN, can_ask=True),
+            *(
+                SessionSink(tasks, session, ANONYMOUS, scene.outlets, scene.background, scene.told)
+                for session in ("c1", "c2", "")
+            ),
+        ]
+        scene.outlets["c1"] = scene.reply
+        for sink in sinks:
+            await sink.notified("notifications/progress", params(progressToken=7, progress=1))
+        assert scene.reply.notes == [("notifications/progress", {"progressToken": "first", "progress": 1})] * 2
+        assert not scene.outlets["c2"].notes  # type: ignore[attr-defined]
 
 
 # --- a call

@@ -92,11 +92,12 @@ def a_call(
     caller: Caller = ANONYMOUS,
     client: Client = CLIENT,
     reply: Heard | None = None,
+    capabilities: dict[str, Any] | None = None,
 ) -> Call:
     """A call that the running task carries out."""
     task = asyncio.current_task()
     assert task is not None
-    meta = {VERSION_KEY: "2026-07-28", INFO_KEY: {"name": "x", "version": "1"}, CAPABILITIES_KEY: {}}
+    meta = {VERSION_KEY: "2026-07-28", INFO_KEY: {"name": "x", "version": "1"}, CAPABILITIES_KEY: capabilities or {}}
     given: Params = jsonrpc.members(json.dumps({**(params or {}), "_meta": meta}).encode())
     row: Method | None = METHODS.get(method)
     return Call(

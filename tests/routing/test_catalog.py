@@ -142,6 +142,13 @@ def test_a_listing_takes_the_strictest_of_its_pages(pages: list[Page]) -> None:
     assert found.scope == ("private" if any(page.scope == "private" for page in pages) else "public")
 
 
+def test_hidden_members_are_left_out() -> None:
+    """And nothing else."""
+    page = Page([Raw(b'{"name":"x","execution":{},"title":"T"}'), Raw(b'{"name":"y"}')], None, None, "private")
+    found = listing(TOOLS, [page], "b.", 0, frozenset({"execution"}))
+    assert [json.loads(item) for item in found.items] == [{"name": "b.x", "title": "T"}, {"name": "b.y"}]
+
+
 @given(st.binary() | JSON.map(lambda value: json.dumps({"tools": value}).encode()))
 def test_garbage_raises_only_documented_errors(body: bytes) -> None:
     """ProtocolError from the page, BackendGarbage from its items."""

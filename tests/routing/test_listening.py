@@ -10,26 +10,36 @@ from typing import Any
 import pytest
 
 from gatewright.backend.settings import BackendSettings
-from gatewright.errors import BackendError, InvalidParams
+from gatewright.call import Client
+from gatewright.errors import BackendError, InvalidParams, MissingCapability
 from gatewright.protocol import jsonrpc
 from gatewright.protocol.methods import ACKNOWLEDGED
+from gatewright.protocol.revisions import MODERN_2026_07_28
+from gatewright.protocol.tasks import EXTENSION, NOTICE
 from gatewright.routing.listening import MAX_HELD, Waiting
+from journeys.task_box import TaskBox
 from journeys.toolbox import Toolbox
-from routing.places import Heard, Place, a_call, placed
+from routing.places import CLIENT, Heard, Place, a_call, placed
 
 pytestmark = pytest.mark.anyio
 TOOLS = "notifications/tools/list_changed"
 UPDATED = "notifications/resources/updated"
+DECLARED = {"extensions": {EXTENSION: {}}}
+TAKING = Client(MODERN_2026_07_28, b'{"name":"x","version":"1"}', jsonrpc.encode(DECLARED))
 NOBODY = BackendSettings(url="http://127.0.0.1:1/mcp", connect_timeout_s=0.5)
 
 
 @asynccontextmanager
-async def listening(place: Place, wants: dict[str, Any], route: str = "") -> AsyncIterator[Heard]:
+async def listening(
+    place: Place, wants: dict[str, Any], route: str = "", client: Client = CLIENT
+) -> AsyncIterator[Heard]:
     """A subscription that was acknowledged."""
     heard = Heard()
 
     async def carry() -> None:
-        await place.front(a_call("subscriptions/listen", {"notifications": wants}, route=route, reply=heard))
+        await place.front(
+            a_call("subscriptions/listen", {"notifications": wants}, route=route, client=client, reply=heard)
+        )
 
     task = asyncio.get_running_loop().create_task(carry())
     try:
@@ -75,6 +85,43 @@ async def test_what_was_agreed_is_acknowledged_first(era: str) -> None:
             await until(heard, lambda it: len(it.messages) == 3)
             assert [method for method, _ in heard.messages[1:]] == [UPDATED, TOOLS]
         assert listeners(place) == 0
+
+
+async def test_tasks_are_acknowledged_and_told_under_the_clients_ids() -> None:
+    """Of several backends with equal ids of their own; what is nobody's, or another route's, is not agreed to."""
+    boxes = {"a": TaskBox("a", "modern"), "b": TaskBox("b", "modern")}
+    async with placed(boxes) as place:
+        ids = []
+        for name in ("a", "b", "b"):
+            call = {"name": f"{name}.slow_compute", "arguments": {}}
+            ids.append((await place.result("tools/call", call, client=TAKING, capabilities=DECLARED))["taskId"])
+        wants = {"taskIds": [*ids[:2], "task-1", "garbage"]}
+        async with listening(place, wants, client=TAKING) as heard:
+            assert heard.messages == [(ACKNOWLEDGED, {"notifications": {"taskIds": sorted(ids[:2])}})]
+            boxes["b"].finish("task-2")
+            boxes["b"].finish("task-1")
+            await until(heard, lambda it: len(it.messages) == 2)
+            boxes["a"].finish("task-1")
+            await until(heard, lambda it: len(it.messages) == 3)
+            assert [params["taskId"] for _, params in heard.messages[1:]] == [ids[1], ids[0]]
+        async with listening(place, {**wants, "toolsListChanged": True}, "b", client=TAKING) as heard:
+            assert heard.messages[0][1]["notifications"]["taskIds"] == [ids[1]]
+
+
+async def test_tasks_are_told_to_who_declared_the_extension() -> None:
+    """Else the request is refused (SEP-2663, Protocol Errors)."""
+    async with placed({"a": TaskBox("a", "modern")}) as place:
+        with pytest.raises(MissingCapability):
+            await place.front(a_call("subscriptions/listen", {"notifications": {"taskIds": ["x"]}}))
+
+
+async def test_each_task_waits_for_itself() -> None:
+    """Its newest state, not another's."""
+    waiting = Waiting()
+    for task_id, status in (("1", "working"), ("2", "working"), ("1", "completed")):
+        waiting.put(NOTICE, {"taskId": jsonrpc.raw(task_id), "status": jsonrpc.raw(status)})
+    found = [(bytes(params["taskId"]), bytes(params["status"])) for _, params in await waiting.take()]
+    assert found == [(b'"1"', b'"completed"'), (b'"2"', b'"working"')]
 
 
 async def test_a_change_makes_lists_stale_before_it_is_told() -> None:
