@@ -1,7 +1,7 @@
 """The requests the benches send and the check that an answer is the right one, in both eras, without any I/O.
 
-A `Call` is one POST: headers, body, and what the answer must hold. Every request uses the JSON-RPC id 1, as a
-well-known client does. `messages` reads the JSON-RPC messages out of a JSON or an SSE answer.
+A `Call` is one POST, or the GET of a stream: headers, body, and what the answer must hold. Every request uses the
+JSON-RPC id 1, as a well-known client does. `messages` reads the JSON-RPC messages out of a JSON or an SSE answer.
 """
 
 from dataclasses import dataclass
@@ -23,16 +23,17 @@ _ACCEPT = {"Content-Type": "application/json", "Accept": "application/json, text
 
 @dataclass(frozen=True)
 class Call:
-    """One POST: `headers` without Host and Content-Length; `text` is the text or the number of tools expected."""
+    """One request: `headers` without Host and Content-Length; `text` is the text or the number of tools expected."""
 
     headers: dict[str, str]
     body: bytes
     text: str = ""
     tools: int = 0
+    method: str = "POST"
 
     def encode(self, authority: str, path: str) -> bytes:
         """The whole HTTP/1.1 request for a keep-alive connection; `authority` is host:port."""
-        lines = [f"POST {path} HTTP/1.1", f"Host: {authority}"]
+        lines = [f"{self.method} {path} HTTP/1.1", f"Host: {authority}"]
         lines += [f"{name}: {value}" for name, value in self.headers.items()]
         lines += [f"Content-Length: {len(self.body)}", "", ""]
         return "\r\n".join(lines).encode() + self.body

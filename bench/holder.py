@@ -107,6 +107,8 @@ class _Stream(asyncio.Protocol):
         holder = self._holder
         head = await self._send(initialize().encode(holder.authority, holder.path), b"HTTP/1.1 200 ")
         session = _field(head, b"mcp-session-id")
+        if not session:
+            raise ValueError(f"initialize was answered {head[:300]!r}")
         await self._send(initialized(session).encode(holder.authority, holder.path), b"HTTP/1.1 202 ")
         if holder.tool:
             call = echo("handshake", session, holder.tool, _CALL_BYTES)

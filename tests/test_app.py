@@ -8,14 +8,16 @@ from contextlib import suppress
 
 import pytest
 
-from gatewright.app import Gateway, Ready
+from gatewright.app import Gateway, Ready, _settled
 from gatewright.backend.settings import BackendSettings
 from gatewright.config import Config
 from gatewright.inbound.settings import Limits, Listen
+from gatewright.protocol.chain import CHAIN_VARIABLE, Chain
+from gatewright.secret import Secret
 from journeys.host import hosting
 from journeys.toolbox import Toolbox
 from journeys.travel import over_stdio, travelling
-from journeys.wire import Wire, soon
+from journeys.wire import ModernClient, Wire, soon
 
 pytestmark = pytest.mark.anyio
 
@@ -115,6 +117,31 @@ async def test_nothing_is_left_when_it_ends() -> None:
         assert web.noted("deleted")
         assert [one for one in here.conversations if one.introduction] == []
     assert asyncio.all_tasks() == before
+
+
+async def test_a_child_is_told_which_gateways_started_it() -> None:
+    """In its environment; what the configuration says there stands above."""
+    told: list[str] = []
+    for env in ({}, {CHAIN_VARIABLE: Secret("[]")}):
+        given = _settled(BackendSettings(command="x", env=env), Chain("here", 8, ("above",)))
+        told.append(given.env[CHAIN_VARIABLE].reveal())
+    assert told == ['["above","here"]', "[]"]
+    assert not _settled(BackendSettings(url="http://127.0.0.1/"), Chain("here", 8)).env
+
+
+async def test_a_gateway_that_was_started_by_itself_asks_nothing_of_its_own_accord() -> None:
+    """It would start itself in turn. Whoever asks it something is told why."""
+    box = Toolbox("box")
+    async with hosting(box) as host:
+        gateway = Gateway(config(gateway_id="a", backends={"box": BackendSettings(url=host.url)}), ("a",))
+        ready: asyncio.Future[Ready] = asyncio.get_running_loop().create_future()
+        running = asyncio.get_running_loop().create_task(gateway.run(on_ready=ready.set_result))
+        port = int((await soon(ready)).url.rpartition(":")[2])
+        error = (await ModernClient(port).ask("tools/list"))["error"]
+        assert "Gateway a is a backend of its own" in error["message"]
+        gateway.stop()
+        await soon(running)
+        assert not box.noted("asked")
 
 
 async def test_many_connections_at_once_are_bounded() -> None:

@@ -57,6 +57,14 @@ def test_an_empty_file_is_the_defaults() -> None:
     assert (str(Config().listen), str(Config().admin)) == ("127.0.0.1:8080", "127.0.0.1:8081")
 
 
+def test_several_workers_need_a_store_that_they_share() -> None:
+    """Said before anything is bound, at the key that asks for too much."""
+    [told] = problems_of("workers: 2\n")
+    assert "workers: 2 processes need a store that they share: set store to redis://HOST:PORT/DB" in told
+    assert config_of("workers: 2\nstore: redis://localhost\n").workers == 2
+    assert problems_of("workers: 0\n")
+
+
 def test_every_problem_is_told_at_once_in_the_order_of_the_file() -> None:
     """Place, path, and what to do."""
     text = """\

@@ -8,13 +8,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import importlib
+import importlib.util
 import resource
 import secrets
 import socket
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.metadata import version
-from typing import Final, final
+from typing import Final, TypeAlias, final
 
 import msgspec
 import structlog
@@ -33,8 +36,10 @@ from gatewright.backend.undecided import UndecidedConnector
 from gatewright.background import Background
 from gatewright.call import Call, Handler
 from gatewright.config import Config
+from gatewright.errors import GatewrightError, StoreUnavailable
 from gatewright.inbound.crowd import Crowd, Places, places
 from gatewright.inbound.dialogue import Dialogue
+from gatewright.inbound.elsewhere import Elsewhere
 from gatewright.inbound.endpoint import Endpoint
 from gatewright.inbound.handshake import HandshakeSide
 from gatewright.inbound.http import protocol_factory
@@ -44,7 +49,7 @@ from gatewright.inbound.origins import Origins
 from gatewright.inbound.probes import Probes
 from gatewright.inbound.reply import Keepalive
 from gatewright.inbound.sessions import Sessions
-from gatewright.inbound.settings import Listen
+from gatewright.inbound.sockets import bound
 from gatewright.inbound.sse import SseSide
 from gatewright.inbound.stdio import StdioFront, StdioHost
 from gatewright.policy.authz import GATEWAY, Authz
@@ -56,7 +61,7 @@ from gatewright.policy.resolve import Resolve
 from gatewright.protocol import http_sse
 from gatewright.protocol.chain import CHAIN_VARIABLE, Chain
 from gatewright.protocol.methods import METHODS
-from gatewright.protocol.sealed import KEY_BYTES, Sealer
+from gatewright.protocol.sealed import Sealer
 from gatewright.routing.cursors import Cursors
 from gatewright.routing.fanout import Fanout
 from gatewright.routing.front import Front
@@ -65,6 +70,9 @@ from gatewright.routing.listings import Listings
 from gatewright.routing.router import Router
 from gatewright.routing.tasks import TaskRouter
 from gatewright.secret import Secret
+from gatewright.stores.base import Store
+from gatewright.stores.keys import SharedSecret, derived
+from gatewright.stores.post import Post
 from gatewright.telemetry.board import Board
 from gatewright.telemetry.families import Family
 from gatewright.telemetry.meters import Meters, Readings
@@ -72,6 +80,9 @@ from gatewright.telemetry.readiness import Readiness
 from gatewright.telemetry.scrape import Scrape
 
 VERSION: Final = version("gatewright")
+REPLICA_ID_BYTES: Final = 8
+StoreOpener: TypeAlias = Callable[[str, Background], Store]
+"""Opens the store for the replica of that id."""
 log = structlog.get_logger("gatewright")
 
 
@@ -101,6 +112,8 @@ class Built(msgspec.Struct, frozen=True):
     router: Router
     listening: Listening
     children: dict[str, StdioConnector]
+    adopt: Callable[[bytes], None]
+    """Seal with keys of that secret from now on."""
 
     async def aclose(self) -> None:
         """Leave the backends."""
@@ -119,6 +132,8 @@ class Gateway:
         self._server: uvicorn.Server | None = None
         self._front: StdioFront | None = None
         self._board = board
+        self._open_store = _store_opener(config)
+        self._secret = SharedSecret(config.store.secret)
         self._meters = Meters(METHODS, [GATEWAY, Fanout.name, *config.backends])
         self._running: set[Call] = set()
 
@@ -129,14 +144,15 @@ class Gateway:
         if self._front is not None:
             self._front.stop()
 
-    async def run(self, *, on_ready: Callable[[Ready], None]) -> None:
-        """Serve until `stop`, SIGTERM or SIGINT; then drain. Raises OSError when an address cannot be bound."""
-        sock = _bound(self._config.listen)
-        try:
-            admin_sock = None if self._config.admin is None else _bound(self._config.admin)
-        except OSError:
-            sock.close()
-            raise
+    async def run(
+        self,
+        *,
+        on_ready: Callable[[Ready], None],
+        sockets: tuple[socket.socket, socket.socket | None] | None = None,
+    ) -> None:
+        """Serve until `stop`, SIGTERM or SIGINT; then drain. Raises OSError when an address cannot be bound. `sockets`
+        are bound already: the data plane's and, unless that is served elsewhere, the control plane's."""
+        sock, admin_sock = _bound(self._config) if sockets is None else sockets
         try:
             async with asyncio.TaskGroup() as tasks:
                 await self._serve(sock, admin_sock, tasks, on_ready)
@@ -175,7 +191,11 @@ class Gateway:
     ) -> None:
         config = self._config
         background = Background(tasks)
-        built = self._build(tasks, background)
+        elsewhere = None if self._open_store is None else self._elsewhere(self._open_store, background)
+        built = self._build(tasks, background, elsewhere)
+        if elsewhere is not None:
+            await self._join(elsewhere, built)
+            background(elsewhere.post.run())
         backends, keepalive = built.backends, Keepalive(config.limits.stream_keepalive_s)
         readiness = Readiness(
             lambda: server.started, lambda: server.is_draining, lambda: crowd.fullness(len(connections))
@@ -207,6 +227,8 @@ class Gateway:
         finally:
             admin.should_exit = True
             await built.aclose()
+            if elsewhere is not None:
+                await elsewhere.aclose()
             if admin_task is not None:
                 await admin_task
             await scrape.leave()
@@ -215,6 +237,7 @@ class Gateway:
         self, built: Built, keepalive: Keepalive, refused: int, connections: int, readiness: Readiness
     ) -> list[Family]:
         """What this process measures, now."""
+        elsewhere = built.sessions.elsewhere
         return self._meters.families(
             Readings(
                 sessions=len(built.sessions),
@@ -224,16 +247,37 @@ class Gateway:
                 running=len(self._running),
                 parked={name: backend.parked for name, backend in built.backends.items()},
                 child_deaths={name: child.deaths for name, child in built.children.items()},
-                store_round_trips=0,
+                store_round_trips=0 if elsewhere is None else elsewhere.store.round_trips,
+                store_lost=0 if elsewhere is None else elsewhere.store.lost,
                 is_ready=readiness.verdict().is_ready,
             )
         )
 
-    def _build(self, tasks: asyncio.TaskGroup, background: Background) -> Built:
+    def _elsewhere(self, open_store: StoreOpener, background: Background) -> Elsewhere:
+        """The other replicas, by the store that they share."""
+        store = open_store(secrets.token_hex(REPLICA_ID_BYTES), background)
+        return Elsewhere(store, Post(store, background), background)
+
+    async def _join(self, elsewhere: Elsewhere, built: Built) -> None:
+        """Become one of the replicas. Without the store the gateway starts all the same: modern clients need none."""
+
+        async def settle() -> None:
+            with contextlib.suppress(StoreUnavailable):
+                await self._secret.settle(elsewhere.store, built.adopt)
+
+        elsewhere.on_fresh = settle
+        try:
+            await elsewhere.store.beat()
+            await self._secret.settle(elsewhere.store, built.adopt)
+        except StoreUnavailable:
+            log.warning("the store cannot be reached: handshake sessions wait for it", store=self._config.store.shown)
+
+    def _build(self, tasks: asyncio.TaskGroup, background: Background, elsewhere: Elsewhere | None = None) -> Built:
         """Everything between the clients' side and the backends."""
         config = self._config
+        log.info("starting", gateway_id=self._chain.gateway_id)  # what errors name it by
         listings = Listings(config.routing, background)
-        sealer = Sealer([secrets.token_bytes(KEY_BYTES)])
+        sealer = Sealer([derived(self._secret.value, "states")])
         backends: dict[str, McpBackend] = {}
         children: dict[str, StdioConnector] = {}
 
@@ -241,7 +285,7 @@ class Gateway:
             for backend in backends.values():
                 background(backend.release(session))
 
-        sessions = Sessions(config.sessions, release)
+        sessions = Sessions(config.sessions, release, elsewhere)
 
         def arrived(session: str, notice: str) -> None:
             reply = sessions.get(session)
@@ -258,7 +302,12 @@ class Gateway:
                 name, settled, connector, sessions, background, listings, sealer, chain=self._chain.own
             )
         bounds = _slowest(config)
-        cursors = Cursors(secrets.token_bytes(32))
+        cursors = Cursors(derived(self._secret.value, "cursors"))
+
+        def adopt(secret: bytes) -> None:
+            sealer.adopt(derived(secret, "states"))
+            cursors.adopt(derived(secret, "cursors"))
+
         fanout = Fanout(backends, listings, cursors, config.routing, bounds)
         listening = Listening(backends, fanout, listings, sealer)
         front = Front(backends, config.routing, bounds, listening, VERSION)
@@ -273,7 +322,8 @@ class Gateway:
             ],
             dispatch,
         )
-        return Built(backends, sessions, handle, Dialogue(handle, front, self._chain), router, listening, children)
+        dialogue = Dialogue(handle, front, self._chain)
+        return Built(backends, sessions, handle, dialogue, router, listening, children, adopt)
 
     def _endpoint(self, built: Built, keepalive: Keepalive, probes: Probes) -> Endpoint:
         """What serves the paths of the listener."""
@@ -286,6 +336,30 @@ class Gateway:
             limits.max_json_depth,
             probes,
         )
+
+
+def _store_opener(config: Config) -> StoreOpener | None:
+    """What opens the store that replicas share; None where there is none. Raises GatewrightError without the client
+    library, which only those need who share one."""
+    settings, bounds = config.store, config.sessions
+    if not settings.is_shared:
+        return None
+    if importlib.util.find_spec("redis") is None:
+        raise GatewrightError('the store needs the Redis client: pip install "gatewright[redis]"')
+    opener = importlib.import_module("gatewright.stores.redis").RedisStore  # half a second that memory does not need
+
+    def open_store(replica: str, background: Background) -> Store:
+        store: Store = opener(
+            settings,
+            replica,
+            background,
+            idle_s=bounds.idle_s,
+            max_events=bounds.max_events,
+            max_event_bytes=bounds.max_event_bytes,
+        )
+        return store
+
+    return open_store
 
 
 def _connector(name: str, settings: BackendSettings, tasks: asyncio.TaskGroup) -> Connector:
@@ -325,18 +399,14 @@ def _slowest(config: Config) -> Bounds:
     return Bounds(max(one.timeout_s for one in every), max(one.max_total_s for one in every))
 
 
-def _bound(address: Listen) -> socket.socket:
-    """A bound socket. Raises OSError."""
-    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+def _bound(config: Config) -> tuple[socket.socket, socket.socket | None]:
+    """Both addresses, before anything is started. Raises OSError."""
+    sock = bound(config.listen)
     try:
-        sock.bind((address.host, address.port))
-    except OSError as error:
+        return sock, None if config.admin is None else bound(config.admin)
+    except OSError:
         sock.close()
-        error.filename = str(address)  # says which of the two it was
         raise
-    return sock
 
 
 def _url(host: str, port: int) -> str:

@@ -33,6 +33,8 @@ from gatewright.routing.settings import Routing
 from gatewright.secret import Secret
 from gatewright.stores.settings import Store
 
+MAX_WORKERS = 128
+"""Processes of one gateway: machines with more processors take several gateways."""
 MAX_FILE_BYTES = 1 << 20
 """A configuration of a thousand backends is a tenth of this."""
 
@@ -96,6 +98,8 @@ class Config:
         default_factory=Store
     )
     """Where sessions live: in the memory of the one process there is, or in a Redis that many share."""
+    workers: Annotated[int, Ge(1), Le(MAX_WORKERS)] = 1
+    """Processes on this machine that serve the address together. More than one need a store that they share."""
     gateway_id: Annotated[str, StringConstraints(pattern=f"^{GATEWAY_ID}$")] | None = None
     """The gateway's name in chains of gateways, by which it knows a request that has passed it. Replicas behind one
     address share it. Null: a random one for each process."""
@@ -125,6 +129,11 @@ class Config:
                 raise ValueError(f"backends {_name_advice(name)}")
         if self.admin is not None and self.admin.port != 0 and str(self.admin) == str(self.listen):
             raise ValueError("admin is the address of listen too: give it another, or null")
+        if self.workers > 1 and not self.store.is_shared:
+            raise ValueError(
+                f"workers: {self.workers} processes need a store that they share: "
+                "set store to redis://HOST:PORT/DB, or workers to 1"
+            )
         joined = sorted(name + self.routing.separator for name in self.backends)
         for shorter, longer in pairwise(joined):
             if longer.startswith(shorter):

@@ -17,8 +17,10 @@ from gatewright.backend.settings import BackendSettings
 from gatewright.background import Background
 from gatewright.call import Call, Client, Failure, Json, Outcome, Reply, Result
 from gatewright.protocol import jsonrpc
+from gatewright.protocol.chain import CHAIN_KEY
 from gatewright.protocol.methods import LISTEN_FIELDS, METHODS
 from gatewright.protocol.modern import CAPABILITIES_KEY, INFO_KEY, VERSION_KEY
+from gatewright.protocol.refusals import CHAIN_REFUSED
 from gatewright.protocol.revisions import HANDSHAKE_2025_11_25, MODERN_2026_07_28
 from gatewright.protocol.sealed import Sealer
 
@@ -49,6 +51,10 @@ class McpServer:
         self.open_listens: list[tuple[str, asyncio.Queue[dict[str, Any] | None]]] = []
         """Each with its filter as text."""
         self.ended: list[str] = []
+        self.refuses: str | None = None
+        """A gateway's id: what has passed it is refused, as that gateway would refuse it."""
+        self.ignores: str | None = None
+        """A gateway's id: what has passed it gets no answer."""
         self._names = count(1)
 
     def announce(self, method: str, **params: Any) -> None:
@@ -94,6 +100,10 @@ class McpServer:
         params = message.get("params", {})
         if "method" not in message or "id" not in message:
             peer.say(ACCEPTED)
+        elif self.refuses in params.get("_meta", {}).get(CHAIN_KEY, ()):
+            self._fail(peer, message["id"], CHAIN_REFUSED, "200 OK")
+        elif self.ignores in params.get("_meta", {}).get(CHAIN_KEY, ()):
+            await peer.until_closed()
         elif VERSION_KEY in params.get("_meta", {}):
             if "modern" not in self.speaks:
                 peer.say(self.refusal)
@@ -218,9 +228,9 @@ class Replies:
         return Result(b'{"action":"accept"}')
 
 
-def modern_client(capabilities: bytes = b"{}") -> Client:
-    """A client of the modern era."""
-    return Client(MODERN_2026_07_28, b'{"name":"c","version":"1"}', capabilities)
+def modern_client(capabilities: bytes = b"{}", chain: str = "") -> Client:
+    """A client of the modern era, whose requests came over these gateways."""
+    return Client(MODERN_2026_07_28, b'{"name":"c","version":"1"}', capabilities, chain=chain)
 
 
 def handshake_client(session: str = "c1", capabilities: bytes = b'{"roots":{}}') -> Client:
@@ -270,14 +280,18 @@ class World:
         self.told = Told()
         self.background = Background(tasks)
 
-    def backend(self, connector: Connector | None = None, probe_s: float = 5.0, **changes: Any) -> McpBackend:
+    def backend(
+        self, connector: Connector | None = None, probe_s: float = 5.0, chain: str = "", **changes: Any
+    ) -> McpBackend:
         """Another gateway's view of the server."""
         if connector is None:
             changes["url"] = self.server.url
         settings = BackendSettings(**changes)
         wire = connector or HttpConnector("b", settings, self.tasks)
         sealer = Sealer([b"k" * 32])
-        return McpBackend("b", settings, wire, self.outlets, self.background, self.told, sealer, probe_s=probe_s)
+        return McpBackend(
+            "b", settings, wire, self.outlets, self.background, self.told, sealer, chain=chain, probe_s=probe_s
+        )
 
     def methods(self) -> list[str]:
         """What was posted so far, in order."""
@@ -285,12 +299,14 @@ class World:
 
 
 @asynccontextmanager
-async def backed(*speaks: str, probe_s: float = 5.0, **changes: Any) -> AsyncIterator[tuple[World, McpBackend]]:
+async def backed(
+    *speaks: str, probe_s: float = 5.0, chain: str = "", **changes: Any
+) -> AsyncIterator[tuple[World, McpBackend]]:
     """A backend in front of a server that speaks those eras; nothing of it is left at the end."""
     mcp = McpServer(*speaks)
     async with serving(mcp.talk) as server, asyncio.timeout(30), asyncio.TaskGroup() as tasks:
         world = World(mcp, server, tasks)
-        backend = world.backend(probe_s=probe_s, **changes)
+        backend = world.backend(probe_s=probe_s, chain=chain, **changes)
         yield world, backend
         await soon(backend.aclose())
 

@@ -45,6 +45,18 @@ async def test_the_tool_list_is_read_once_before_the_first_call() -> None:
         assert world.methods().count("tools/list") == 1
 
 
+async def test_a_tool_list_that_a_chain_kept_from_us_is_read_for_the_next_call() -> None:
+    """Whoever makes up a chain that is refused does not keep the annotations from others."""
+    async with backed("modern", chain='["here"]') as (world, backend):
+        await soon(backend.warm_up())
+        world.mcp.refuses = "a"
+        refused = await soon(backend(call_of(modern_client(chain='["a","here"]'))))
+        assert isinstance(refused, Failure)
+        assert not backend.annotations.is_known
+        await soon(backend(call_of(modern_client(chain='["here"]'))))
+        assert backend.annotations.is_known
+
+
 async def test_a_backend_without_a_tool_list_is_called_all_the_same() -> None:
     """It is the judge of its own tools."""
     async with backed("handshake") as (world, backend):

@@ -7,13 +7,15 @@ import contextlib
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from backend.mcp_server import backed, call_of, handshake_client, members, modern_client
 from backend.raw_server import response, soon, until
 from gatewright.call import ANONYMOUS, Client
-from gatewright.errors import BackendError, BackendGarbage, BackendUnavailable
+from gatewright.errors import BackendError, BackendGarbage, BackendRefusedChain, BackendUnavailable
 
 pytestmark = pytest.mark.anyio
+HERE = '["here"]'
 CLIENTS = {"modern": modern_client, "handshake": handshake_client}
 
 
@@ -190,6 +192,43 @@ async def test_many_first_calls_share_one_failure() -> None:
             asyncio.gather(*(backend(call_of(client("modern"))) for _ in range(50)), return_exceptions=True)
         )
         assert all(isinstance(one, BackendUnavailable) for one in found)
+
+
+@pytest.mark.parametrize("asks", ["modern", "handshake"])
+async def test_a_refused_chain_says_nothing_of_its_era(asks: str) -> None:
+    """It is the refusal that the caller gets, and what others ask is found out as ever."""
+    async with backed("modern", "handshake", chain=HERE) as (world, backend):
+        world.mcp.refuses = "a"
+        who = replace(client(asks), chain='["a","here"]')
+        with pytest.raises(BackendRefusedChain, match="b: no"):
+            await soon(backend.offer(who, ANONYMOUS))
+        assert backend.eras == []
+        await soon(backend.offer(replace(client(asks), chain=HERE), ANONYMOUS))
+        assert backend.eras == [asks]
+
+
+async def test_those_who_came_over_other_gateways_wait_for_no_probe_of_ours() -> None:
+    """In a circle that probe may be the very one that waits for theirs."""
+    async with backed("modern", chain=HERE) as (world, backend), asyncio.TaskGroup() as tasks:
+        world.mcp.ignores, world.mcp.refuses = "slow", "a"
+        waiting = tasks.create_task(backend.offer(modern_client(chain='["slow","here"]'), ANONYMOUS))
+        await until(lambda: world.methods() == ["server/discover"])
+        with pytest.raises(BackendRefusedChain):
+            await soon(backend.offer(modern_client(chain='["a","here"]'), ANONYMOUS))
+        await soon(backend.offer(modern_client(chain=HERE), ANONYMOUS))
+        assert not waiting.done()
+        waiting.cancel()
+
+
+async def test_what_it_offers_over_another_gateway_is_not_kept_for_all() -> None:
+    """A gateway offers less to those for whom it would close a circle."""
+    async with backed("modern", chain=HERE) as (world, backend):
+        whole, world.mcp.capabilities = world.mcp.capabilities, {}
+        assert (await soon(backend.offer(modern_client(chain='["a","here"]'), ANONYMOUS))).capabilities == {}
+        world.mcp.capabilities = whole
+        for _ in range(2):
+            assert (await soon(backend.offer(modern_client(chain=HERE), ANONYMOUS))).capabilities.keys() == whole.keys()
+        assert world.methods().count("server/discover") == 3  # to find out its era, for them, and once for all others
 
 
 @pytest.mark.parametrize(("forced", "spoken"), [("modern", "modern"), ("handshake", "handshake")])

@@ -18,8 +18,9 @@ from gatewright.backend.backend import McpBackend
 from gatewright.backend.settings import BackendSettings
 from gatewright.backend.stdio import StdioConnector
 from gatewright.call import ANONYMOUS, Caller, Failure, Result
-from gatewright.errors import BackendError, BackendGarbage, BackendUnavailable
+from gatewright.errors import BackendError, BackendGarbage, BackendRefusedChain, BackendUnavailable
 from gatewright.protocol import jsonrpc
+from gatewright.protocol.chain import CHAIN_KEY
 
 pytestmark = pytest.mark.anyio
 
@@ -73,6 +74,29 @@ async def test_a_stateless_backend_has_one_for_all_that_can_be_asked_nothing() -
         assert [params["capabilities"] for params in world.mcp.initialized] == [{}]
         assert len(world.mcp.sessions) == 1
         assert "notifications/roots/list_changed" not in world.methods()
+
+
+@pytest.mark.parametrize("stateless", [False, True])
+async def test_a_session_is_told_of_one_chain_of_gateways_and_serves_no_other(stateless: bool) -> None:
+    """Else a circle would stay hidden in a session that somebody else opened. The calls in it say nothing of chains."""
+    chains = ['["here"]', '["a","here"]', '["b","here"]']
+    async with opened(stateless=stateless, chain=chains[0]) as (world, backend):
+        for chain in chains * 2:
+            await soon(backend(call_of(modern_client(chain=chain), _meta={CHAIN_KEY: ["a"], "x": 1})))
+        told = [json.dumps(one["_meta"][CHAIN_KEY], separators=(",", ":")) for one in world.mcp.initialized]
+        assert told == chains
+        heard = [one for one in world.server.heard if one.method == "POST"]
+        calls = [one.message["params"] for one in heard if one.message.get("method") == "tools/call"]
+        assert [one["_meta"] for one in calls] == [{"x": 1}] * 6
+
+
+async def test_a_refused_chain_does_not_say_that_it_is_of_another_era() -> None:
+    """The gateway's own words reach the client; a session for others opens."""
+    async with opened(chain='["here"]') as (world, backend):
+        world.mcp.refuses = "a"
+        with pytest.raises(BackendRefusedChain, match="b: no"):
+            await soon(backend(call_of(modern_client(chain='["a","here"]'))))
+        assert members(await soon(backend(call_of(modern_client(chain='["here"]')))))["calls"] == 1
 
 
 async def test_a_clients_notification_goes_to_its_own_session() -> None:

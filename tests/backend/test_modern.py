@@ -14,8 +14,9 @@ from backend.mcp_server import Replies, World, backed, call_of, handshake_client
 from backend.raw_server import Peer, chunk, event, response, soon, stream_head, until
 from gatewright.backend.backend import McpBackend
 from gatewright.backend.feed import Wants
-from gatewright.call import Failure, InputRequired, Params, Target
+from gatewright.call import ANONYMOUS, Failure, InputRequired, Params, Target
 from gatewright.errors import BackendGarbage
+from gatewright.protocol.chain import CHAIN_KEY
 from gatewright.protocol.modern import CAPABILITIES_KEY, PROGRESS_KEY, VERSION_KEY
 
 pytestmark = pytest.mark.anyio
@@ -53,6 +54,38 @@ async def test_nothing_of_one_call_is_in_the_next() -> None:
         assert one["id"] != other["id"]
         assert "roots" in one["params"]["_meta"][CAPABILITIES_KEY]
         assert other["params"]["name"] == "b"
+
+
+async def test_every_request_says_which_gateways_it_has_passed() -> None:
+    """Those of clients, the gateway's own, and subscriptions, which are shared by who came over the same gateways."""
+    chain, here = '["a","here"]', '["here"]'
+    async with backed("modern", chain=here) as (world, backend):
+        await soon(backend.warm_up())
+        for one in (chain, here):
+            await soon(backend(call_of(modern_client(chain=one), _meta={PROGRESS_KEY: 1})))
+            await soon(backend.request("tools/list", {}, modern_client(chain=one), ANONYMOUS))
+        wants = Wants(lists=frozenset({"notifications/tools/list_changed"}))
+        joined = [
+            await soon(backend.join(modern_client(chain=one), ANONYMOUS, wants, lambda *_: None))
+            for one in (chain, here, chain)
+        ]
+        told = [
+            (one.message["method"], json.dumps(one.message["params"]["_meta"][CHAIN_KEY], separators=(",", ":")))
+            for one in world.server.heard
+            if one.method == "POST"
+        ]
+        assert told == [
+            ("server/discover", here),
+            ("tools/list", chain),
+            ("tools/call", chain),
+            ("tools/list", chain),
+            ("tools/call", here),
+            ("tools/list", here),
+            ("subscriptions/listen", chain),
+            ("subscriptions/listen", here),
+        ]
+        for feed, listener in joined:
+            feed.leave(listener)
 
 
 def answering(*said: dict[str, Any]) -> Any:

@@ -46,6 +46,19 @@ def test_elsewhere_than_on_a_terminal_a_line_is_an_object() -> None:
     assert str(first["timestamp"]).endswith("Z")
 
 
+def test_a_worker_says_which_it_is() -> None:
+    """In every line, whichever library it comes from; a process alone says nothing of it."""
+    stream = io.StringIO()
+    configure(Log(), stream, worker=3)
+    structlog.get_logger().info("started")
+    logging.getLogger("uvicorn.error").warning("slow")
+    assert [line["worker"] for line in lines(stream)] == [3, 3]
+    alone = io.StringIO()
+    configure(Log(), alone)
+    structlog.get_logger().info("started")
+    assert "worker" not in lines(alone)[0]
+
+
 def test_the_level_is_a_floor() -> None:
     """Below it nothing is written."""
     stream = io.StringIO()

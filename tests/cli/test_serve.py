@@ -13,8 +13,9 @@ import pytest
 
 from cli.commands import line_of, run, running, stop
 from gatewright.cli import snippets
+from gatewright.cli.process import MIN_DESCRIPTORS
 from gatewright.cli.report import WRONG, CommandError
-from gatewright.cli.serve import MIN_DESCRIPTORS, with_options
+from gatewright.cli.serve import with_options
 from gatewright.config import Config
 from gatewright.inbound.settings import Listen
 

@@ -104,7 +104,7 @@ async def listening(
             if request.method == "GET":
                 await handshake_side.stream(request, responder, "")
             elif request.method == "DELETE":
-                handshake_side.end(request, responder, "")
+                await handshake_side.end(request, responder, "")
             else:
                 message = jsonrpc.decode_request(request.body)
                 is_modern = modern.is_claimed(message, request.headers.get(b"mcp-protocol-version"))

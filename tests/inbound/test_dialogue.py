@@ -14,7 +14,7 @@ from gatewright.backend.backend import Offer
 from gatewright.call import ANONYMOUS, Call, Client, Handler, Outcome, Result
 from gatewright.errors import ClientError, InvalidParams, InvalidRequest, MethodNotFound
 from gatewright.inbound.dialogue import CancelledCall, Dialogue, SessionRules, cancelled_id
-from gatewright.inbound.sessions import Session
+from gatewright.inbound.session import Session
 from gatewright.protocol import jsonrpc
 from gatewright.protocol.chain import Chain
 from gatewright.protocol.handshake import State

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from gatewright.inbound.settings import Sessions as SessionSettings
 from inbound.sides import Sides, content, listening, quiet
 from journeys.wire import Answer, HandshakeClient, Wire
 
@@ -83,6 +84,21 @@ async def test_it_ends_once_and_is_forgotten(how: str) -> None:
             assert await answer.event() is None
         await quiet(sides)
         assert session.streams == []
+
+
+async def test_a_drained_client_is_told_when_to_come_back() -> None:
+    """By the last event: an id to resume from and a retry time, without data (2025-11-25, "Resumability")."""
+    async with listening(content, settings=SessionSettings(retry_s=2.5)) as sides:
+        client = await sides.handshake()
+        _, answer = await standing(client)
+        [session] = sides.sessions._by_id.values()
+        await session.emit(CHANGED, b"{}")
+        await settled()
+        sides.drain()
+        first, heard, *last = (await answer.body()).split(b"\n\n")
+        assert first == b"id: 1-0\nretry: 2500\ndata: "
+        assert heard.startswith(b"id: 1-1\n")
+        assert last == [b"id: 1-1\nretry: 2500\ndata: ", b""]
 
 
 async def test_a_slow_client_keeps_its_task_until_it_reads_on() -> None:

@@ -12,7 +12,8 @@ import pytest
 
 from gatewright.call import ANONYMOUS, Caller, Client, Failure, Result
 from gatewright.errors import InvalidRequest, MissingCapability, Overloaded, ProtocolError, UnknownSession
-from gatewright.inbound.sessions import MAX_ENDED_AT_ONCE, Running, Session, Sessions, Unanswered, is_loud
+from gatewright.inbound.session import Running, Session, Unanswered, is_loud
+from gatewright.inbound.sessions import MAX_ENDED_AT_ONCE, Sessions
 from gatewright.inbound.settings import Sessions as Settings
 from gatewright.inbound.standing import Standing
 from gatewright.protocol import jsonrpc

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from gatewright.call import ANONYMOUS, Call, Client, Failure, Result
-from gatewright.inbound.sessions import Session, Unanswered
+from gatewright.inbound.session import Session, Unanswered
 from gatewright.inbound.stdio_reply import ModernLineReply, SessionLineReply
 from gatewright.inbound.stdio_wire import StdioWire
 from gatewright.protocol import jsonrpc

@@ -216,11 +216,13 @@ WORKER = """
 import asyncio, sys
 from pathlib import Path
 from gatewright.app import Gateway
+from gatewright.cli.logs import configure
 from gatewright.config import Config
 from gatewright.inbound.settings import Listen
 from gatewright.telemetry.board import Board
 folder, name, admin = sys.argv[1:]
 config = Config(listen=Listen(port=0), admin=Listen(port=int(admin)), drain_s=0.5, drain_idle_s=0.0)
+configure(config.log)
 gateway = Gateway(config, board=Board(Path(folder), name))
 asyncio.run(gateway.run(on_ready=lambda ready: print("ready", flush=True)))
 """

@@ -21,7 +21,7 @@ from gatewright.backend.sinks import CallSink
 from gatewright.call import Call
 from gatewright.inbound.base import BaseReply
 from gatewright.inbound.events import EventStream
-from gatewright.inbound.sessions import Ask, Running, Session
+from gatewright.inbound.session import Ask, Running, Session
 from gatewright.inbound.settings import Sessions
 from gatewright.inbound.standing import Standing
 from gatewright.routing.listings import Reading

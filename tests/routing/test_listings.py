@@ -53,6 +53,8 @@ def test_who_shares() -> None:
     assert sharing(session, ADA) != sharing(Client(HANDSHAKE_2025_11_25, b"{}", b"{}", "s2"), ADA)
     assert sharing(CLIENT, ADA) == sharing(Client(MODERN_2026_07_28, b"other", b"{}"), ADA)
     assert sharing(CLIENT, ADA) != sharing(CLIENT, Caller("bob"))
+    over = Client(MODERN_2026_07_28, b"{}", b"{}", chain='["a","here"]')
+    assert sharing(over, ADA) != sharing(CLIENT, ADA)
 
 
 async def test_what_is_not_to_be_kept_is_not() -> None:

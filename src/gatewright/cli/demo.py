@@ -23,8 +23,9 @@ from gatewright.app import Gateway
 from gatewright.backend.settings import BackendSettings
 from gatewright.cli import snippets
 from gatewright.cli.logs import configure
+from gatewright.cli.process import Signals, explained, stopping_on_signals
 from gatewright.cli.report import FAILED, WRONG, CommandError, say
-from gatewright.cli.serve import Signals, announce, explained, stopping_on_signals
+from gatewright.cli.serve import announce
 from gatewright.config import Config, Log
 from gatewright.errors import GatewrightError
 from gatewright.inbound.settings import Listen

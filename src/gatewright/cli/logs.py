@@ -8,6 +8,7 @@ logging set-up. Text for people on a terminal, one JSON object per line elsewher
 import logging
 import os
 import sys
+from functools import partial
 from typing import TextIO
 
 import orjson
@@ -28,8 +29,9 @@ class _Bridge(logging.Handler):
         event.log(record.levelno, record.getMessage(), logger=record.name, exc_info=record.exc_info)
 
 
-def configure(log: Log, stream: TextIO | None = None) -> None:
-    """Send everything from `log.level` on to `stream` (stderr), in `log.format`."""
+def configure(log: Log, stream: TextIO | None = None, *, worker: int | None = None) -> None:
+    """Send everything from `log.level` on to `stream` (stderr), in `log.format`, with the number of the worker that
+    this process is."""
     out: TextIO = sys.stderr if stream is None else stream
     level = _LEVELS[log.level]
     is_console = log.format == "console" or (log.format == "auto" and out.isatty())
@@ -38,6 +40,8 @@ def configure(log: Log, stream: TextIO | None = None) -> None:
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="%H:%M:%S" if is_console else "iso", utc=not is_console),
     ]
+    if worker is not None:
+        stamps.append(partial(_numbered, worker))
     ending: list[structlog.typing.Processor]
     if is_console:
         ending = [
@@ -56,6 +60,14 @@ def configure(log: Log, stream: TextIO | None = None) -> None:
     )
     logging.basicConfig(handlers=[_Bridge()], level=level, force=True)
     logging.getLogger("asyncio").setLevel(max(level, logging.WARNING))
+
+
+def _numbered(
+    worker: int, logger: object, method: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    """Of several processes that write one log, which it was."""
+    event["worker"] = worker
+    return event
 
 
 def _json_line(event: dict[str, object], **_: object) -> str:

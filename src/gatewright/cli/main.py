@@ -16,7 +16,7 @@ from gatewright.cli import demo as demonstration
 from gatewright.cli import serve as serving
 from gatewright.cli import stdio as speaking
 from gatewright.cli.report import CommandError, say, warn
-from gatewright.config import LogLevel
+from gatewright.config import MAX_WORKERS, LogLevel
 
 _EPILOG = "Exit codes: 0 success, 1 failure while running, 2 wrong configuration or command line."
 
@@ -57,10 +57,14 @@ def root(
 def serve(
     file: _File = Path("gatewright.yaml"),
     listen: _Listen = None,
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", min=1, max=MAX_WORKERS, metavar="N", help="Processes; more than 1 need Redis."),
+    ] = None,
     log_level: _LogLevel = None,
 ) -> None:
     """Run the gateway until Ctrl-C or SIGTERM."""
-    serving.serve(file, listen, log_level)
+    serving.serve(file, listen, log_level, workers)
 
 
 @app.command(epilog=_EPILOG)

@@ -5,38 +5,36 @@ Contract: everything that can be wrong is found before anything is bound. The fi
 to stderr.
 """
 
-import errno
-import gc
 import os
-import resource
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 
 import uvloop
 
 from gatewright.app import Gateway, Ready
+from gatewright.cli import workers
 from gatewright.cli.logs import configure
-from gatewright.cli.report import FAILED, WRONG, CommandError, read_config, say
+from gatewright.cli.process import explained, raise_descriptors, settle_garbage, stopping_on_signals
+from gatewright.cli.report import WRONG, CommandError, read_config, say
 from gatewright.config import Config, LogLevel
 from gatewright.errors import GatewrightError
 from gatewright.inbound.settings import Listen
 from gatewright.protocol.chain import inherited
 
-GC_THRESHOLDS = (50_000, 20, 100)
-"""Calls make next to no cycles: measured, the memory of a gateway under load is the same as with CPython's 700."""
-MIN_DESCRIPTORS = 65_536
-"""Taken where the system grants it: 64,000 clients are more than one process serves."""
 
-
-def serve(file: Path, listen: str | None, log_level: LogLevel | None) -> None:
-    """Serve that file's configuration. Raises `CommandError`."""
-    config = with_options(read_config(file).config, listen, log_level)
+def serve(file: Path, listen: str | None, log_level: LogLevel | None, count: int | None = None) -> None:
+    """Serve that file's configuration, with so many processes. Raises `CommandError`."""
+    config = with_options(read_config(file).config, listen, log_level, count)
     configure(config.log)
     raise_descriptors(config.limits.max_connections or 0)
+    if config.workers > 1:
+        workers.serve(config, lambda url: announce(url, config))
+    else:
+        alone(config)
+
+
+def alone(config: Config) -> None:
+    """Serve with this process. Raises `CommandError`."""
     try:
         gateway = Gateway(config, inherited(os.environ))
         with stopping_on_signals(gateway) as signals:
@@ -51,61 +49,7 @@ def serve(file: Path, listen: str | None, log_level: LogLevel | None) -> None:
         raise explained(error, config.listen) from error
 
 
-def raise_descriptors(connections: int) -> None:
-    """Open as many files and sockets as this process may. Shells and init systems start programs with a soft limit of
-    1,024, for those that call select(2); a gateway with more clients than that would be full at 448."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = max(MIN_DESCRIPTORS, 2 * connections)
-    if hard != resource.RLIM_INFINITY:
-        wanted = min(wanted, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-def settle_garbage() -> None:
-    """Keep the collector away from what start-up made: it lives as long as the process, and looking through it again
-    and again took a tenth of the CPU of a busy gateway. Cycles made later are collected as before, less often."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*GC_THRESHOLDS)
-
-
-class Signals:
-    """SIGTERM and SIGINT as an orderly stop, from the first moment on.
-
-    The gateway has handlers of its own while it serves. These hold before (a stop that comes too early is kept until
-    `arm`) and after: the server raises the signal it was stopped by once more when it has drained, and by default that
-    would end the process before children are stopped and folders removed.
-    """
-
-    def __init__(self, gateway: Gateway) -> None:
-        self._gateway = gateway
-        self._is_asked = False
-
-    def ask(self, number: int, frame: FrameType | None) -> None:
-        """The signal handler."""
-        self._is_asked = True
-        self._gateway.stop()
-
-    def arm(self) -> None:
-        """The gateway serves: stop it now if that was asked before."""
-        if self._is_asked:
-            self._gateway.stop()
-
-
-@contextmanager
-def stopping_on_signals(gateway: Gateway) -> Iterator[Signals]:
-    """Handle SIGTERM and SIGINT inside the block, and put back what was before."""
-    signals = Signals(gateway)
-    before = {number: signal.signal(number, signals.ask) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield signals
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def with_options(config: Config, listen: str | None, log_level: LogLevel | None) -> Config:
+def with_options(config: Config, listen: str | None, log_level: LogLevel | None, count: int | None = None) -> Config:
     """The configuration with what the command line says in place of what the file says. Raises `CommandError`."""
     try:
         if listen is not None:
@@ -113,6 +57,8 @@ def with_options(config: Config, listen: str | None, log_level: LogLevel | None)
             config = replace(config, listen=address)
         if log_level is not None:
             config = replace(config, log=replace(config.log, level=log_level))
+        if count is not None:
+            config = replace(config, workers=count)
     except ValueError as error:
         raise CommandError(f"gatewright: {error}", WRONG) from None
     return config
@@ -128,24 +74,3 @@ def announce(url: str, config: Config) -> None:
         say(f"  {path:<{widths[0]}}  {kind:<{widths[1]}}  {shown}")
     if not config.backends:
         say("  (no backends yet: add some under backends: in the configuration)")
-
-
-def explained(error: BaseException, listen: Listen) -> CommandError:
-    """Why the gateway did not run, in words for the one who started it."""
-    cause = _first(error)
-    address = getattr(cause, "filename", None) or listen
-    if isinstance(cause, OSError) and cause.errno == errno.EADDRINUSE:
-        advice = "stop what listens there, or choose another with --listen"
-        return CommandError(f"gatewright: the address {address} is taken: {advice}", FAILED)
-    if isinstance(cause, OSError) and cause.errno in (errno.EACCES, errno.EADDRNOTAVAIL):
-        return CommandError(f"gatewright: cannot listen on {address}: {cause.strerror}", FAILED)
-    if isinstance(cause, OSError | GatewrightError):
-        return CommandError(f"gatewright: {cause}", FAILED)
-    raise error  # a bug: let it be seen with its traceback
-
-
-def _first(error: BaseException) -> BaseException:
-    """The error inside however many groups, when there is exactly one."""
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error

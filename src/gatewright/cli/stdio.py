@@ -14,8 +14,9 @@ import uvloop
 from gatewright.app import Gateway
 from gatewright.cli.descriptors import Unhurried, claimed
 from gatewright.cli.logs import configure
+from gatewright.cli.process import explained, stopping_on_signals
 from gatewright.cli.report import WRONG, CommandError, read_config
-from gatewright.cli.serve import explained, stopping_on_signals, with_options
+from gatewright.cli.serve import with_options
 from gatewright.config import Config, LogLevel
 from gatewright.errors import GatewrightError
 from gatewright.inbound.stdio import StdioHost

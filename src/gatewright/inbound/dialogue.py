@@ -19,7 +19,7 @@ from typing_extensions import override
 from gatewright.call import ANONYMOUS, Call, Client, Failure, Handler, Json, Outcome, Params, Result
 from gatewright.errors import InvalidParams, MethodNotFound
 from gatewright.inbound.base import BaseReply
-from gatewright.inbound.sessions import Running, Session, Unanswered, is_loud
+from gatewright.inbound.session import Running, Session, Unanswered, is_loud
 from gatewright.protocol import addressing, bridge, handshake, jsonrpc
 from gatewright.protocol.chain import Chain
 from gatewright.protocol.methods import CANCELLED, INITIALIZED, LOG_MESSAGE, METHODS
@@ -119,7 +119,10 @@ class Dialogue:
         if row is not None and not row.is_handshake:
             raise MethodNotFound(f"Method not found: {method}")
         if method == "logging/setLevel":
-            session.set_log_level(_level(params))
+            level = _level(params)
+            session.set_log_level(level)
+            if session.elsewhere is not None:
+                await session.elsewhere.set_log_level(session, level)
         call = Call(
             method=method,
             row=row,

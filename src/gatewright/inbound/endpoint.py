@@ -82,7 +82,7 @@ class Endpoint:
         elif request.method == "GET":
             return self._handshake.stream(request, responder, route)
         elif request.method == "DELETE":
-            self._handshake.end(request, responder, route)
+            return self._handshake.end(request, responder, route)
         else:
             responder.respond(405, headers=ALLOW)
         return DONE

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Final, final
+from typing import Final, Protocol, final
 
 from gatewright.errors import InvalidRequest
 from gatewright.protocol import sse
@@ -19,8 +19,26 @@ MAX_DIGITS: Final = 12
 MAX_PARTED: Final = 8
 """Standing streams of one session that nobody reads and that can be resumed. A client has one or two; one that opens a
 new one each time, without resuming the last, leaves one behind each time."""
+STANDING_MARK: Final = "s"
+"""In the names of standing streams where there are replicas: says what one was when nothing else is known of it."""
 Send = Callable[[bytes], Awaitable[None]]
 End = Callable[[], object]
+
+
+class Tape(Protocol):
+    """Where events are written too, for the time when this replica is gone. Never waits, never raises."""
+
+    prefix: str
+    """What the names of this replica's streams begin with: no other one's do."""
+
+    def opened(self, stream: str, opened: bytes) -> None:
+        """A stream begins."""
+
+    def record(self, stream: str, position: int, message: bytes) -> None:
+        """A message was sent on it, or would have been."""
+
+    def done(self, stream: str, position: int) -> None:
+        """Nothing comes after that position."""
 
 
 @final
@@ -39,17 +57,19 @@ class Budget:
 class EventLog:
     """The events of one session. `max_events` and `max_bytes` bound what is kept, over all its streams."""
 
-    __slots__ = ("_budget", "_bytes", "_is_closed", "_kept", "_max_bytes", "_max_events", "_opened", "_streams")
+    __slots__ = ("_budget", "_bytes", "_is_closed", "_kept", "_max_bytes", "_max_events", "_opened", "_streams",
+                 "tape")  # fmt: skip
 
-    def __init__(self, max_events: int, max_bytes: int, budget: Budget) -> None:
+    def __init__(self, max_events: int, max_bytes: int, budget: Budget, tape: Tape | None = None) -> None:
         self._budget = budget
+        self.tape: Final = tape
         self._is_closed = False
         self._max_events = max_events
         self._max_bytes = max_bytes
         self._kept: deque[tuple[EventStream, int, bytes]] | None = None  # an empty one takes 760 bytes
         self._bytes = 0
         self._opened = 0
-        self._streams: dict[int, EventStream] = {}
+        self._streams: dict[str, EventStream] = {}
 
     def __len__(self) -> int:
         """How many streams it knows."""
@@ -62,16 +82,23 @@ class EventLog:
             for one in parted[: 1 - MAX_PARTED]:
                 one.finish()
         self._opened += 1
-        stream = EventStream(self, self._opened, is_standing)
-        self._streams[self._opened] = stream
+        number = str(self._opened)
+        if self.tape is not None:
+            number = f"{self.tape.prefix}{STANDING_MARK if is_standing else ''}{number}"
+        stream = EventStream(self, number, is_standing)
+        self._streams[number] = stream
         return stream
+
+    def has(self, last_event_id: str) -> bool:
+        """Whether the stream an event id belongs to is one of these."""
+        return last_event_id.partition("-")[0] in self._streams
 
     def resume(self, last_event_id: str) -> tuple[EventStream, list[bytes]]:
         """The stream an event id belongs to, and its later events, encoded. Raises InvalidRequest when they are not
         there any more, or never were."""
         number, _, position = last_event_id.partition("-")
-        stream = self._streams.get(_number(number))
-        after = _number(position)
+        stream = self._streams.get(number)
+        after = position_of(position)
         if stream is None or not 0 <= after <= stream.sent:
             raise InvalidRequest("Last-Event-ID is unknown: that stream cannot be resumed")
         events = [(place, message) for one, place, message in self._kept or () if one is stream and place > after]
@@ -127,9 +154,10 @@ class EventStream:
 
     __slots__ = ("_attached", "_end", "_log", "is_done", "is_standing", "kept", "number", "sent")
 
-    def __init__(self, log: EventLog, number: int, is_standing: bool) -> None:
+    def __init__(self, log: EventLog, number: str, is_standing: bool) -> None:
         self._log = log
         self.number = number
+        """Its name, unique in its session: a number, after the replica's prefix where there are replicas."""
         self.is_standing = is_standing
         self.sent = 0
         self.kept = 0
@@ -163,7 +191,10 @@ class EventStream:
     def record(self, message: bytes) -> None:
         """Keep one message for a resume, as nobody reads now."""
         self.sent += 1
-        self._log.keep(self, self.sent, message)
+        log = self._log
+        log.keep(self, self.sent, message)
+        if log.tape is not None:
+            log.tape.record(self.number, self.sent, message)
 
     async def send(self, message: bytes) -> None:
         """Send one message, and keep it for a resume."""
@@ -177,11 +208,13 @@ class EventStream:
         self.is_done = True
         if not self.kept:
             self._log.forget(self)
+        if self._log.tape is not None and self.sent:
+            self._log.tape.done(self.number, self.sent)
         end, self._end, self._attached = self._end, None, None
         if end is not None:
             end()
 
 
-def _number(text: str) -> int:
+def position_of(text: str) -> int:
     """A count in plain digits, -1 for anything else."""
     return int(text) if text.isascii() and text.isdecimal() and len(text) <= MAX_DIGITS else -1

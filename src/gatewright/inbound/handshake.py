@@ -21,11 +21,13 @@ from gatewright.errors import GatewayError, InvalidRequest, ProtocolError, Sessi
 from gatewright.inbound import media
 from gatewright.inbound.dialogue import CancelledCall, Dialogue, SessionRules
 from gatewright.inbound.events import EventStream
+from gatewright.inbound.far import FarStreams, Rest
 from gatewright.inbound.held import HeldStream
 from gatewright.inbound.http import HttpRequest
 from gatewright.inbound.reply import HttpReply, Keepalive
 from gatewright.inbound.responder import Responder, running_task
-from gatewright.inbound.sessions import Session, Sessions
+from gatewright.inbound.session import Session
+from gatewright.inbound.sessions import Sessions
 from gatewright.protocol import handshake, jsonrpc, refusals
 from gatewright.protocol.methods import METHODS, Method
 from gatewright.protocol.revisions import HANDSHAKE, Revision
@@ -71,6 +73,7 @@ class SessionReply(SessionRules, HttpReply):
         stream = self._open()
         super().begin()
         if stream is not None:
+            self._session.opened(stream, [self._request_id])
             prime(self._session, stream, self._responder)
 
     def _open(self) -> EventStream | None:
@@ -109,6 +112,7 @@ class HandshakeSide:
     def __init__(self, dialogue: Dialogue, sessions: Sessions, keepalive: Keepalive, max_queued_messages: int) -> None:
         self._dialogue = dialogue
         self._sessions = sessions
+        self._far = None if sessions.elsewhere is None else FarStreams(sessions.elsewhere, sessions)
         self._keepalive = keepalive
         self._max_queued_messages = max_queued_messages
 
@@ -118,7 +122,7 @@ class HandshakeSide:
             if message.method == "initialize":
                 await self._initialize(message, responder, route)
                 return
-            session = self._session(request, route)
+            session = self._session(request, route) or await self._loaded(request, route)
             if message.method is UNSET:
                 session.answered(message)
                 responder.respond(202)
@@ -133,7 +137,7 @@ class HandshakeSide:
     async def batch(self, request: HttpRequest, responder: Responder, route: str) -> None:
         """Serve an array of messages: 2025-03-26 only (basic, "Batching"). Its answers come on one stream."""
         try:
-            session = self._session(request, route)
+            session = self._session(request, route) or await self._loaded(request, route)
             if not session.client.revision.has_batches:
                 raise InvalidRequest("an array of messages is not allowed in this revision: send one message per POST")
             messages = [jsonrpc.decode_request(bytes(one)) for one in jsonrpc.decode_batch(request.body)]
@@ -150,6 +154,7 @@ class HandshakeSide:
         notices = [one for one in messages if one.method is not UNSET and one.id is UNSET]
         if requests:
             stream = attached(session, responder)
+            session.opened(stream, [one.id for one in requests if isinstance(one.id, (int, str))])
             responder.start_stream()
             prime(session, stream, responder)
         else:
@@ -172,16 +177,23 @@ class HandshakeSide:
         """Serve a GET: a standing stream, or the rest of a stream that broke off."""
         last_event_id = request.headers.get(b"last-event-id")
         try:
-            session = self._session(request, route)
+            session = self._session(request, route) or await self._loaded(request, route)
             if not media.takes_stream(request.headers.get(b"accept", b"*/*")):
                 _refuse(responder, InvalidRequest("Accept must list text/event-stream"), None, status=406)
                 return
             if last_event_id is None:
                 stream = session.open(is_standing=True)
                 begin = session.prime(stream)
-            else:
+            elif self._far is None or session.has_stream(last_event_id.decode("latin-1")):
                 stream, missed = session.resume(last_event_id.decode("latin-1"))
                 begin = b"".join(missed)
+            else:
+                rest = await self._far.resume(session, last_event_id.decode("latin-1"))
+                if not rest.is_standing:
+                    await self._carry_rest(self._far, rest, session, responder)
+                    return
+                stream = session.open(is_standing=True)
+                begin = rest.missed + session.prime(stream)
         except GatewayError as error:
             _refuse(responder, error, None)
             return
@@ -195,6 +207,19 @@ class HandshakeSide:
         self._keepalive.standing["get"] += 1
         try:
             await self._carry(session, stream, begin, responder)
+        finally:
+            self._keepalive.remove(alive)
+            self._keepalive.standing["get"] -= 1
+            responder.end()
+
+    async def _carry_rest(self, far: FarStreams, rest: Rest, session: Session, responder: Responder) -> None:
+        """Send the rest of a request's stream that is another replica's."""
+        responder.start_stream()
+        alive = HttpReply(responder, 0, None, session.client.revision)
+        self._keepalive.add(alive)
+        self._keepalive.standing["get"] += 1
+        try:
+            await far.carry(rest, responder)
         finally:
             self._keepalive.remove(alive)
             self._keepalive.standing["get"] -= 1
@@ -214,17 +239,27 @@ class HandshakeSide:
         finally:
             session.detach(stream, responder.send, can_return=not responder.is_draining)
 
-    def end(self, request: HttpRequest, responder: Responder, route: str) -> None:
+    async def end(self, request: HttpRequest, responder: Responder, route: str) -> None:
         """End a session (DELETE)."""
         try:
-            self._sessions.end(self._session(request, route))
+            session = self._session(request, route) or await self._loaded(request, route)
+            if session.elsewhere is not None:
+                await session.elsewhere.end(session)
+                self._sessions.drop(session)
+            else:
+                self._sessions.end(session)
         except GatewayError as error:
             _refuse(responder, error, None)
             return
         responder.respond(204)
 
-    def _session(self, request: HttpRequest, route: str) -> Session:
-        """The session a request belongs to. Raises InvalidRequest, SessionRequired, UnknownSession."""
+    async def _loaded(self, request: HttpRequest, route: str) -> Session:
+        """The session of a request, which another replica may know. Raises UnknownSession, StoreUnavailable."""
+        return await self._sessions.load(request.headers[b"mcp-session-id"], route, ANONYMOUS)
+
+    def _session(self, request: HttpRequest, route: str) -> Session | None:
+        """The session a request belongs to, None when it has to be loaded. Raises InvalidRequest, SessionRequired,
+        UnknownSession."""
         version = request.headers.get(b"mcp-protocol-version")
         if not handshake.is_version_header_served(version):
             raise InvalidRequest(f"MCP-Protocol-Version is not served: use one of {', '.join(HANDSHAKE)}")
@@ -241,6 +276,8 @@ class HandshakeSide:
         session = self._sessions.add(session_id, route, ANONYMOUS, client)
         session.advance("initialize")
         try:
+            if session.elsewhere is not None:
+                await session.elsewhere.begin(session)
             result = await self._dialogue.introduction(route, client)
         except BaseException:
             self._sessions.end(session)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, final
 from gatewright.inbound.events import EventStream
 from gatewright.inbound.reply import KEEPALIVE, Keepalive
 from gatewright.inbound.responder import Responder
-from gatewright.inbound.sessions import Session
+from gatewright.inbound.session import Session
 from gatewright.inbound.standing import Standing
 
 if TYPE_CHECKING:

@@ -39,7 +39,8 @@ from gatewright.inbound.handshake import MAX_BATCH
 from gatewright.inbound.http import HttpRequest
 from gatewright.inbound.reply import HttpReply, Keepalive
 from gatewright.inbound.responder import Responder, running_task
-from gatewright.inbound.sessions import Session, Sessions
+from gatewright.inbound.session import Session
+from gatewright.inbound.sessions import Sessions
 from gatewright.inbound.settings import Limits
 from gatewright.inbound.standing import Standing
 from gatewright.protocol import depth, handshake, http_sse, jsonrpc, refusals

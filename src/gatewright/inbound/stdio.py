@@ -24,7 +24,8 @@ from gatewright.errors import GatewayError, InvalidRequest, Overloaded, ParseErr
 from gatewright.inbound.base import closed, internal
 from gatewright.inbound.dialogue import CancelledCall, Dialogue, cancelled_id
 from gatewright.inbound.modern import admitted
-from gatewright.inbound.sessions import Session, Sessions
+from gatewright.inbound.session import Session
+from gatewright.inbound.sessions import Sessions
 from gatewright.inbound.settings import Limits
 from gatewright.inbound.standing import Standing
 from gatewright.inbound.stdio_reply import LineReply, ModernLineReply, SessionLineReply

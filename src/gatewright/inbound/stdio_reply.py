@@ -14,7 +14,7 @@ from typing_extensions import override
 from gatewright.call import Call, Json
 from gatewright.inbound.base import BaseReply, ModernRules
 from gatewright.inbound.dialogue import SessionRules
-from gatewright.inbound.sessions import Session
+from gatewright.inbound.session import Session
 from gatewright.inbound.stdio_wire import StdioWire
 from gatewright.protocol import jsonrpc
 from gatewright.protocol.jsonrpc import Id

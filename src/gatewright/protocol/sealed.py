@@ -23,6 +23,8 @@ NONCE_BYTES: Final = 12
 KEY_BYTES: Final = 32
 MAX_SEALED_CHARS: Final = 65_536
 """A state longer than this is not one of ours: it is refused before anything is computed over it."""
+MAX_KEYS: Final = 4
+"""How many keys open: each costs a try for every state that none of them made."""
 _FORMAT: Final = b"\x01"
 
 
@@ -33,7 +35,12 @@ class Sealer:
     def __init__(self, keys: Sequence[bytes]) -> None:
         """`keys` are 32 random bytes each, the newest first; at least one."""
         self._keys = [AESGCM(key) for key in keys]
-        self._nonces = hmac.digest(keys[0], b"nonces of seal_alike", "sha256")
+        self._nonces = _nonces_of(keys[0])
+
+    def adopt(self, key: bytes) -> None:
+        """Seal with another key from now on; what the last ones sealed opens as before."""
+        self._keys = [AESGCM(key), *self._keys[: MAX_KEYS - 1]]
+        self._nonces = _nonces_of(key)
 
     def seal(self, payload: bytes, context: bytes, nonce: bytes) -> str:
         """`payload` as an opaque string that opens only in the same context. `nonce` is 12 fresh random bytes."""
@@ -64,6 +71,10 @@ class Sealer:
             except InvalidTag:
                 continue
         raise ProtocolError("the state was altered, or was made for another request")
+
+
+def _nonces_of(key: bytes) -> bytes:
+    return hmac.digest(key, b"nonces of seal_alike", "sha256")
 
 
 def context(*parts: str | bytes) -> bytes:

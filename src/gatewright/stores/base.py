@@ -167,6 +167,10 @@ class ReplicaStore(Protocol):
         """How often the store was asked, many questions at a time counting once. The reader's waiting is not among
         them: it depends on no session and on no call."""
 
+    @property
+    def lost(self) -> int:
+        """What nobody waited for and the store did not take."""
+
     async def beat(self) -> Beat:
         """Say that this replica lives: it does for the next `dead_after_s`."""
 

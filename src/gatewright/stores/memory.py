@@ -66,7 +66,7 @@ class MemoryStore:
 
     def __init__(self, shelf: Shelf, replica: str) -> None:
         self.replica = replica
-        self.round_trips = 0
+        self.round_trips = self.lost = 0
         self._shelf = shelf
 
     # --- sessions

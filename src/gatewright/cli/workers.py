@@ -1,0 +1,108 @@
+"""`gatewright serve --workers N`: several gateway processes behind one address, under one supervisor.
+
+Contract: the address is found free, and its port fixed, before the first worker is started; then each worker binds it
+for itself (SO_REUSEPORT), so that a worker that is gone takes no connection with it but its own. The control plane's
+socket is the supervisor's: the first worker serves it, and while that one is started anew, who connects waits. The
+workers share a folder, readable by this user alone, that is made at the start and removed at the end.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import socket
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Final, final
+
+import msgspec
+import uvloop
+
+from gatewright.app import Gateway, Ready
+from gatewright.cli.logs import configure
+from gatewright.cli.process import explained, settle_garbage, stopping_on_signals
+from gatewright.cli.supervisor import Supervisor
+from gatewright.config import Config
+from gatewright.errors import GatewrightError
+from gatewright.inbound.listener import BACKLOG
+from gatewright.inbound.sockets import bound, reserved
+from gatewright.protocol.chain import inherited
+from gatewright.telemetry.board import Board, post_restarts
+
+STOP_MARGIN_S: Final = 15.0
+"""What a worker may need beyond its drain: children that ignore their end take a few seconds each way."""
+
+
+@final
+class Crew(msgspec.Struct, frozen=True):
+    """What all workers have in common."""
+
+    config: Config
+    """With the port that was taken, and one name in chains for all."""
+    folder: Path
+    """Where they leave things for each other: the metrics board."""
+    admin: socket.socket | None
+    """Listening; the first worker's to serve."""
+
+    def restarted(self, restarts: int) -> None:
+        """So often until now: for the metrics, which are no reason to end."""
+        with suppress(OSError):
+            post_restarts(self.folder, restarts)
+
+    def work(self, number: int, ready: Callable[[str], None]) -> None:
+        """One worker's life. Raises CommandError."""
+        config = self.config
+        configure(config.log, worker=number)
+        admin = self.admin if number == 0 else None
+        if self.admin is not None and admin is None:
+            self.admin.close()
+        try:
+            gateway = Gateway(config, inherited(os.environ), board=Board(self.folder, f"worker-{number}"))
+            with stopping_on_signals(gateway) as signals:
+
+                def on_ready(up: Ready) -> None:
+                    ready(up.url)
+                    settle_garbage()
+                    signals.arm()
+
+                sockets = (bound(config.listen, is_shared=True), admin)
+                uvloop.run(gateway.run(on_ready=on_ready, sockets=sockets))
+        except (OSError, GatewrightError, BaseExceptionGroup) as error:
+            raise explained(error, config.listen) from error
+
+
+def serve(config: Config, on_ready: Callable[[str], None]) -> None:
+    """Serve with `config.workers` processes until told to stop. Raises CommandError."""
+    with ExitStack() as stack:
+        try:
+            crew = stack.enter_context(_crew(config))
+        except OSError as error:
+            raise explained(error, config.listen) from error
+        stop_s = config.drain_delay_s + config.drain_s + config.drain_idle_s + STOP_MARGIN_S
+        Supervisor(config.workers, crew.work, stop_s=stop_s, on_ready=on_ready, on_restart=crew.restarted).run()
+
+
+@contextmanager
+def _crew(config: Config) -> Iterator[Crew]:
+    """Everything the workers share, as long as the block runs. Raises OSError when an address is taken."""
+    with ExitStack() as stack:
+        place = stack.enter_context(reserved(config.listen))
+        admin = None
+        if config.admin is not None:
+            admin = stack.enter_context(bound(config.admin))
+            admin.listen(BACKLOG)
+        folder = Path(tempfile.mkdtemp(prefix="gatewright-"))
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        yield Crew(
+            replace(
+                config,
+                listen=replace(config.listen, port=place.getsockname()[1]),
+                gateway_id=config.gateway_id or secrets.token_hex(6),
+            ),
+            folder,
+            admin,
+        )

@@ -1,0 +1,344 @@
+"""Sessions that other replicas have too: how this one finds them, and what it tells the others.
+
+A session is looked up in the store once, and then served from memory for as long as this replica hears what the others
+say of it; who has it in memory is known, and told when it ends or changes. What only one replica can do goes to that
+one: the answer to a question that it asked, the cancel of a call that it runs, a message for a stream that it holds. A
+call waits for the store only when its session is new here, and when the store was silent and is asked again.
+
+The store down: what is in memory serves for as long as it can be trusted, some seconds; then 503. The store emptied:
+every session is unknown (404), and its client initializes anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Final, final
+
+import msgspec
+import structlog
+
+from gatewright.background import Background
+from gatewright.call import Caller, Client
+from gatewright.errors import GatewayError, ProtocolError, StoreUnavailable, UnknownSession
+from gatewright.protocol import jsonrpc
+from gatewright.protocol.jsonrpc import Id
+from gatewright.protocol.revisions import HANDSHAKE
+from gatewright.stores.base import Record, Store, reference
+from gatewright.stores.post import Post
+
+if TYPE_CHECKING:
+    from gatewright.inbound.session import Session
+    from gatewright.inbound.sessions import Sessions
+
+ENDED: Final = "ended"
+LEVEL: Final = "level"
+CANCELLED: Final = "cancelled"
+ANSWERED: Final = "answered"
+PUT: Final = "put"
+UNPUT: Final = "unput"
+MAX_OUTGOING: Final = 256
+"""Notifications of one session that wait to be put on a stream elsewhere; more are dropped."""
+UNKNOWN: Final = "Session not found: initialize a new one"
+log = structlog.get_logger("gatewright.sessions")
+
+
+@final
+class _Said(msgspec.Struct, frozen=True, array_like=True):
+    """What is told of a session."""
+
+    ref: str
+    body: bytes = b""
+
+
+_encode: Final = msgspec.msgpack.Encoder().encode
+_decode: Final = msgspec.msgpack.Decoder(_Said).decode
+
+
+@final
+class SessionTape:
+    """What is sent on the streams of one session, on its way to the store."""
+
+    __slots__ = ("_ref", "_store", "prefix")
+
+    def __init__(self, store: Store, ref: str) -> None:
+        self._store = store
+        self._ref = ref
+        self.prefix = f"{store.replica}."
+
+    def opened(self, stream: str, opened: bytes) -> None:
+        """See Tape.opened."""
+        self._store.opened(self._ref, stream, opened)
+
+    def record(self, stream: str, position: int, message: bytes) -> None:
+        """See Tape.record."""
+        self._store.record(self._ref, stream, position, message)
+
+    def done(self, stream: str, position: int) -> None:
+        """See Tape.done."""
+        self._store.done(self._ref, stream, position)
+
+
+@final
+class Elsewhere:
+    """The other replicas, as the sessions of this one see them."""
+
+    def __init__(self, store: Store, post: Post, background: Background) -> None:
+        self.replica: Final = store.replica
+        self.store: Final = store
+        self.post: Final = post
+        self.on_fresh: Callable[[], Coroutine[Any, Any, None]] | None = None
+        """What to do when the store is there again, or was emptied."""
+        self._background = background
+        self._sessions: Sessions
+        self._loading: dict[str, asyncio.Future[Session]] = {}
+        self._outgoing: dict[str, list[bytes]] = {}
+
+    def serve(self, sessions: Sessions) -> None:
+        """Hear what the others say of these sessions."""
+        self._sessions = sessions
+        hearing = {
+            ENDED: self._ended,
+            LEVEL: self._leveled,
+            CANCELLED: self._cancelled,
+            ANSWERED: self._was_answered,
+            PUT: self._put,
+            UNPUT: self._unput,
+        }
+        for kind, hear in hearing.items():
+            self.post.hear(kind, hear)
+        self.post.on_stale = sessions.distrust
+        self.post.on_fresh = self._trusted
+        self.post.on_gone = self._gone
+
+    async def aclose(self) -> None:
+        """Take part no longer, with everything said. Never raises."""
+        await self.post.aclose()
+        await self.store.aclose()
+
+    # --- finding
+
+    async def begin(self, session: Session) -> None:
+        """A session begins here. Raises StoreUnavailable."""
+        client = session.client
+        metadata = {"chain": client.chain} if client.chain else {}
+        info, capabilities = bytes(client.info), bytes(client.capabilities)
+        record = Record(client.revision.name, info, capabilities, time.time(), metadata=metadata)
+        await self.store.create(session.ref, record)
+
+    async def load(self, session_id: bytes, route: str, caller: Caller) -> Session:
+        """The caller's session of that id on that path, asked for once however many wait for it. Raises UnknownSession,
+        StoreUnavailable, Overloaded."""
+        text = session_id.decode("latin-1")
+        ref = reference(text, route, caller)
+        loading = self._loading.get(ref)
+        if loading is None:
+            loading = self._loading[ref] = asyncio.get_running_loop().create_future()
+            if self._background(self._load(text, ref, route, caller, loading)) is None:
+                del self._loading[ref]
+                raise StoreUnavailable("the gateway is stopping")
+        return await asyncio.shield(loading)
+
+    async def _load(
+        self, session_id: str, ref: str, route: str, caller: Caller, loading: asyncio.Future[Session]
+    ) -> None:
+        try:
+            loading.set_result(await self._loaded(session_id, ref, route, caller))
+        except GatewayError as error:
+            loading.set_exception(error)
+            loading.exception()  # seen: whoever asked may be gone
+        finally:
+            if not loading.done():
+                loading.cancel()
+            del self._loading[ref]
+
+    async def _loaded(self, session_id: str, ref: str, route: str, caller: Caller) -> Session:
+        found = await self.store.load(ref)
+        held = self._sessions.by_ref(ref)
+        if found is None or found.record.home:
+            if held is not None:
+                self._sessions.drop(held)  # it ended while nobody could say so
+            raise UnknownSession(UNKNOWN)
+        if held is None:
+            record = found.record
+            client = Client(
+                HANDSHAKE[record.revision],
+                msgspec.Raw(record.info),
+                msgspec.Raw(record.capabilities),
+                session_id,
+                log_level=found.log_level,
+                chain=record.metadata.get("chain", ""),
+            )
+            held = self._sessions.adopt(session_id, route, caller, client)
+        elif found.log_level is not None:
+            held.set_log_level(found.log_level)
+        self._sessions.believe(held)
+        return held
+
+    def look_after(self, sessions: list[Session]) -> None:
+        """Sessions that nobody used here for long: drop those that have ended."""
+
+        async def looking() -> None:
+            try:
+                lives = await self.store.lives([session.ref for session in sessions])
+            except StoreUnavailable:
+                return
+            for session, is_alive in zip(sessions, lives, strict=True):
+                if is_alive:  # it is used elsewhere: looked at again when it was not used here for as long once more
+                    session.last_active_at = session.touched_at = session.now()
+                else:
+                    log.info("session ended", reason="idle")
+                    self._sessions.drop(session)
+
+        self._background(looking())
+
+    # --- telling
+
+    async def end(self, session: Session) -> None:
+        """The session ends, everywhere. Raises StoreUnavailable."""
+        owners = await self.store.end(session.ref)
+        self._tell(owners or frozenset(), ENDED, _Said(session.ref))
+
+    def end_soon(self, session: Session) -> None:
+        """The same, without waiting. When the store is down it ends by itself in its time."""
+
+        async def ending() -> None:
+            try:
+                await self.end(session)
+            except StoreUnavailable:
+                log.info("a session could not be ended in the store")
+
+        self._background(ending())
+
+    async def set_log_level(self, session: Session, level: str) -> None:
+        """Its client set its log level here. Raises StoreUnavailable."""
+        await self.store.set_log_level(session.ref, level)
+        self._tell(await self.store.owners(session.ref), LEVEL, _Said(session.ref, level.encode()))
+
+    def cancel(self, session: Session, request_id: Id) -> None:
+        """The client cancelled a call that does not run here."""
+        said = _Said(session.ref, jsonrpc.encode_id(request_id))
+        self._background(self._tell_owners(session, CANCELLED, said))
+
+    def answered(self, session: Session, ask_id: str, message: jsonrpc.Message) -> None:
+        """The client answered a question that another replica asked. Raises ProtocolError."""
+        replica = ask_id.rpartition(".")[0]
+        if replica != self.replica and replica in self.post.alive:
+            answer = jsonrpc.answer_of(message)
+            self.post.tell(replica, ANSWERED, _encode(_Said(session.ref, jsonrpc.response(ask_id, answer))))
+
+    async def _tell_owners(self, session: Session, kind: str, said: _Said) -> None:
+        try:
+            self._tell(await self.store.owners(session.ref), kind, said)
+        except StoreUnavailable:
+            log.info("other replicas could not be told", what=kind)
+
+    def _tell(self, replicas: frozenset[str], kind: str, said: _Said) -> None:
+        body = _encode(said)
+        for replica in replicas:
+            if replica == self.replica:
+                continue
+            if replica in self.post.alive:
+                self.post.tell(replica, kind, body)
+            elif kind != ENDED:
+                self.store.disown(said.ref, replica)
+
+    # --- streams
+
+    def stand(self, session: Session, *, is_standing: bool) -> None:
+        """This replica holds a standing stream of the session, or none any more."""
+        self.store.stand(session.ref, is_standing=is_standing)
+
+    async def standing(self, session: Session) -> str | None:
+        """Another replica that holds a standing stream of the session. Raises StoreUnavailable."""
+        found = (await self.store.standing(session.ref)) & self.post.alive
+        return min(found - {self.replica}, default=None)
+
+    def put(self, session: Session, message: bytes) -> None:
+        """Put a message that belongs to no call on the session's standing stream, wherever it is. Where there is none
+        there is nobody to tell."""
+        outgoing = self._outgoing.get(session.ref)
+        if outgoing is None:
+            self._outgoing[session.ref] = outgoing = [message]
+            if self._background(self._put_all(session, outgoing)) is None:
+                del self._outgoing[session.ref]
+        elif len(outgoing) < MAX_OUTGOING:
+            outgoing.append(message)
+
+    async def _put_all(self, session: Session, outgoing: list[bytes]) -> None:
+        """Put what there is, in order: where the stream is has to be asked for."""
+        try:
+            while outgoing:
+                replica = await self.standing(session)
+                for message in outgoing:
+                    if replica is not None:
+                        self.post.tell(replica, PUT, _encode(_Said(session.ref, message)))
+                outgoing.clear()
+        except StoreUnavailable:
+            log.info("notifications not delivered", count=len(outgoing))
+        finally:
+            del self._outgoing[session.ref]
+
+    async def ask_on(self, replica: str, session: Session, message: bytes) -> None:
+        """Put a question, or the end of one, on the session's standing stream there."""
+        self.post.tell(replica, PUT, _encode(_Said(session.ref, message)))
+
+    def unput(self, session: Session, ask_id: str) -> None:
+        """Nobody will answer a question of another replica that was put on a stream here."""
+        replica = ask_id.rpartition(".")[0]
+        self.post.tell(replica, UNPUT, _encode(_Said(session.ref, ask_id.encode())))
+
+    # --- hearing
+
+    def _ended(self, sender: str, body: bytes) -> None:
+        said = _decode(body)
+        session = self._sessions.by_ref(said.ref)
+        if session is not None:
+            self._sessions.drop(session)
+
+    def _leveled(self, sender: str, body: bytes) -> None:
+        said = _decode(body)
+        session = self._sessions.by_ref(said.ref)
+        if session is not None:
+            session.set_log_level(said.body.decode())
+
+    def _cancelled(self, sender: str, body: bytes) -> None:
+        said = _decode(body)
+        session = self._sessions.by_ref(said.ref)
+        if session is not None:
+            session.cancel_here(msgspec.json.decode(said.body, type=Id))
+
+    def _was_answered(self, sender: str, body: bytes) -> None:
+        said = _decode(body)
+        session = self._sessions.by_ref(said.ref)
+        if session is not None:
+            try:
+                session.answered(jsonrpc.decode(said.body))
+            except ProtocolError as error:
+                log.info("answer dropped", reason=str(error))
+
+    def _put(self, sender: str, body: bytes) -> None:
+        said = _decode(body)
+        session = self._sessions.by_ref(said.ref)
+        if session is None or not session.host(said.body):
+            ask_id = jsonrpc.decode(said.body).id
+            if isinstance(ask_id, str):
+                self.post.tell(sender, UNPUT, _encode(_Said(said.ref, ask_id.encode())))
+
+    def _unput(self, sender: str, body: bytes) -> None:
+        said = _decode(body)
+        session = self._sessions.by_ref(said.ref)
+        if session is not None:
+            session.unanswered(said.body.decode())
+
+    def _trusted(self) -> None:
+        self._sessions.trust()
+        if self.on_fresh is not None:
+            self._background(self.on_fresh())
+
+    def _gone(self, replicas: frozenset[str]) -> None:
+        """Replicas died: what was put on their streams is answered by nobody."""
+        for replica in replicas:
+            log.warning("replica is gone", replica=replica)
+        self._sessions.bereave(replicas)

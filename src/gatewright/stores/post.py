@@ -1,0 +1,390 @@
+"""Letters between replicas: told and forgotten, or asked and answered, with as much as there is to say in between.
+
+Each replica reads its own inbox, in one task. What is asked is carried out once, by a replica that is alive: it takes
+the letter before it begins, and whoever asked takes it back when the other is dead, so that of the two exactly one
+succeeds, also when the dead one was only asleep. Letters to one replica keep their order.
+
+The same task says that this replica lives, hears which others do, and notices when the store is not there: then what is
+held in memory cannot be trusted, as nobody could say that it has changed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeAlias, final
+
+import msgspec
+import structlog
+
+from gatewright import errors
+from gatewright.background import Background
+from gatewright.errors import GatewayError, Overloaded, StoreUnavailable
+from gatewright.stores.base import Beat, ReplicaStore
+
+BEAT_S: Final = 1.0
+"""How often a replica says that it lives."""
+PAUSE_S: Final = 0.1
+"""How long nothing is read after the store was not there; it doubles up to PAUSE_MAX_S, and is spread."""
+PAUSE_MAX_S: Final = 1.0
+STALE_S: Final = 2.5
+"""After this long without a word from the store what it said before is not believed any more."""
+MAX_SAID: Final = 1_000
+"""What one answer in parts may be ahead of whoever asked."""
+TELL, ASK, SAID, DONE, FAILED, CANCEL = range(6)
+log = structlog.get_logger("gatewright.store")
+
+
+class ReplicaGone(GatewayError):
+    """The other replica is dead or out of reach. `may_have_run`: it may have carried out what it was asked."""
+
+    def __init__(self, *, may_have_run: bool) -> None:
+        super().__init__("the replica that could do it is gone")
+        self.may_have_run = may_have_run
+
+
+@final
+class Letter(msgspec.Struct, frozen=True, array_like=True):
+    """One letter."""
+
+    verb: int
+    sender: str
+    kind: str
+    """What it is about; of an answer, which conversation it belongs to."""
+    number: str
+    body: bytes
+
+
+@final
+class _Failed(msgspec.Struct, frozen=True, array_like=True):
+    """An error on its way."""
+
+    name: str
+    message: str
+    data: bytes | None
+
+
+_encode: Final = msgspec.msgpack.Encoder().encode
+_decode: Final = msgspec.msgpack.Decoder(Letter).decode
+_decode_failed: Final = msgspec.msgpack.Decoder(_Failed).decode
+_KNOWN: Final = {
+    name: value
+    for name, value in vars(errors).items()
+    if isinstance(value, type)
+    and issubclass(value, GatewayError)
+    and value.__init__ is GatewayError.__init__  # the others are refusals made before a call goes anywhere
+}
+
+
+@final
+class Talk:
+    """What was asked of another replica, as long as it is answered: take `next` until it is None, then the `outcome`.
+    It must be closed, whatever happens."""
+
+    def __init__(self, post: Post, replica: str, number: str, *, is_lossy: bool) -> None:
+        self.replica = replica
+        self.number = number
+        self.outcome = b""
+        self._post = post
+        self._said: deque[bytes] = deque()
+        self._is_lossy = is_lossy
+        self._is_over = False
+        self._has_left = False
+        self._error: GatewayError | None = None
+        self._waiter: asyncio.Future[None] | None = None
+
+    def close(self) -> None:
+        """Nobody is interested any more: if it is not over it is cancelled."""
+        self._post.left(self, is_over=self._is_over)
+
+    def leave(self) -> None:
+        """The same, said by somebody else than who waits in `next`."""
+        self._has_left = True
+        self._wake()
+
+    async def next(self) -> bytes | None:
+        """The next thing that is said, None when the outcome is there. Raises what the other raised, ReplicaGone."""
+        while not self._said:
+            if self._has_left:
+                return None
+            if self._error is not None:
+                raise self._error
+            if self._is_over:
+                return None
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        return self._said.popleft()
+
+    def say(self, body: bytes) -> None:
+        """Something was said."""
+        if len(self._said) >= MAX_SAID:
+            if not self._is_lossy:
+                self.close()
+                self.fail(Overloaded("whoever asked is too slow"))
+                return
+            self._said.popleft()
+        self._said.append(body)
+        self._wake()
+
+    def end(self, outcome: bytes) -> None:
+        """It was carried out."""
+        self._is_over, self.outcome = True, outcome
+        self._wake()
+
+    def fail(self, error: GatewayError) -> None:
+        """It was not, or nobody knows."""
+        if not self._is_over:
+            self._is_over, self._error = True, error
+            self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+@final
+class Errand:
+    """What another replica asks for."""
+
+    __slots__ = ("_post", "body", "number", "sender")
+
+    def __init__(self, post: Post, letter: Letter) -> None:
+        self._post = post
+        self.sender = letter.sender
+        self.number = letter.number
+        self.body = letter.body
+
+    def say(self, body: bytes) -> None:
+        """Say something before the outcome."""
+        self._post.write(self.sender, Letter(SAID, self._post.replica, "", self.number, body))
+
+
+Hear: TypeAlias = Callable[[str, bytes], None]
+"""Takes what a replica tells: its id, and the body. Must not block."""
+Carry: TypeAlias = Callable[[Errand], Awaitable[bytes]]
+
+
+@final
+class Post:
+    """The letters of one replica."""
+
+    def __init__(self, store: ReplicaStore, background: Background, *, beat_s: float = BEAT_S) -> None:
+        self.replica = store.replica
+        self.alive: frozenset[str] = frozenset()
+        """The replicas that are alive, as of the last beat."""
+        self.on_stale: Callable[[], None] = _nothing
+        """Called when the store was silent for too long."""
+        self.on_fresh: Callable[[], None] = _nothing
+        """Called when it is there again, or forgot or gave up this replica: what is held must be looked at anew."""
+        self.on_gone: Callable[[frozenset[str]], None] = _ignored
+        """Called with the replicas that died."""
+        self.is_fresh = False
+        self._store = store
+        self._background = background
+        self._beat_s = beat_s
+        self._hear: dict[str, Hear] = {}
+        self._carry: dict[str, Carry] = {}
+        self._numbers = itertools.count(1)
+        self._talks: dict[str, Talk] = {}
+        self._errands: dict[str, asyncio.Task[None]] = {}
+        self._out: dict[str, list[Letter]] = {}
+        self._watch: asyncio.TimerHandle | None = None
+
+    def hear(self, kind: str, hear: Hear) -> None:
+        """Take what is told of that kind."""
+        self._hear[kind] = hear
+
+    def carry(self, kind: str, carry: Carry) -> None:
+        """Carry out what is asked of that kind."""
+        self._carry[kind] = carry
+
+    def tell(self, replica: str, kind: str, body: bytes) -> None:
+        """Tell a replica something. Lost if it is dead, or the store is not there."""
+        self.write(replica, Letter(TELL, self.replica, kind, "", body))
+
+    def ask(self, replica: str, kind: str, body: bytes, *, is_lossy: bool = False) -> Talk:
+        """Ask a replica for something. What is said before the outcome may get lost when it is `is_lossy` and whoever
+        asks is slow; else it breaks off."""
+        number = f"{self.replica}.{next(self._numbers)}"
+        talk = self._talks[number] = Talk(self, replica, number, is_lossy=is_lossy)
+        self.write(replica, Letter(ASK, self.replica, kind, number, body))
+        return talk
+
+    def write(self, replica: str, letter: Letter) -> None:
+        """Put a letter into the replica's inbox, after those before it."""
+        waiting = self._out.get(replica)
+        if waiting is not None:
+            waiting.append(letter)
+            return
+        self._out[replica] = [letter]
+        if self._background(self._deliver(replica)) is None:
+            self._undelivered(self._out.pop(replica), may_have_run=False)
+
+    def left(self, talk: Talk, *, is_over: bool) -> None:
+        """Whoever asked is not interested any more."""
+        if self._talks.pop(talk.number, None) is not None and not is_over:
+            self.write(talk.replica, Letter(CANCEL, self.replica, "", talk.number, b""))
+
+    async def run(self) -> None:
+        """Read the inbox until cancelled."""
+        loop = asyncio.get_running_loop()
+        pause_s, beaten_at = PAUSE_S, float("-inf")
+        try:
+            while True:
+                try:
+                    if loop.time() >= beaten_at + self._beat_s:
+                        beaten_at = loop.time()
+                        self._beaten(await self._store.beat())
+                        self._fresh(loop)
+                    letters = await self._store.receive(self._beat_s)
+                except StoreUnavailable:
+                    self._stale()
+                    beaten_at = float("-inf")
+                    await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
+                    pause_s = min(PAUSE_MAX_S, pause_s * 2)
+                    continue
+                pause_s = PAUSE_S
+                self._fresh(loop)
+                for letter in letters:
+                    self._take(_decode(letter))
+        finally:
+            if self._watch is not None:
+                self._watch.cancel()
+
+    async def aclose(self) -> None:
+        """Take part no longer: the others know at once. Never raises."""
+        try:
+            await self._store.leave()
+        except StoreUnavailable:
+            return
+
+    # --- the store
+
+    def _beaten(self, beat: Beat) -> None:
+        gone, self.alive = self.alive - beat.alive, beat.alive
+        if beat.is_lapsed:
+            self._stale()
+        if gone:
+            self._lost(gone)
+            self.on_gone(gone)
+
+    def _fresh(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+        self._watch = loop.call_later(STALE_S, self._stale)
+        if not self.is_fresh:
+            self.is_fresh = True
+            self.on_fresh()
+
+    def _stale(self) -> None:
+        if self.is_fresh:
+            self.is_fresh = False
+            self.on_stale()
+
+    # --- going out
+
+    async def _deliver(self, replica: str) -> None:
+        """Send what there is for a replica, until there is nothing more."""
+        batch: list[Letter] = []
+        try:
+            while batch := self._out[replica]:
+                self._out[replica] = []
+                try:
+                    is_there = await self._store.send(replica, [_encode(one) for one in batch])
+                except StoreUnavailable:
+                    self._undelivered(batch, may_have_run=True)
+                else:
+                    if not is_there:
+                        self._undelivered(batch, may_have_run=False)
+                batch = []
+        finally:
+            self._undelivered([*batch, *self._out.pop(replica)], may_have_run=bool(batch))
+
+    def _undelivered(self, letters: list[Letter], *, may_have_run: bool) -> None:
+        for letter in letters:
+            talk = self._talks.pop(letter.number, None) if letter.verb == ASK else None
+            if talk is not None:
+                talk.fail(ReplicaGone(may_have_run=may_have_run))
+
+    def _lost(self, gone: frozenset[str]) -> None:
+        """Replicas died: what was asked of them is answered by nobody."""
+        for talk in [talk for talk in self._talks.values() if talk.replica in gone]:
+            self._background(self._take_back(talk))
+
+    async def _take_back(self, talk: Talk) -> None:
+        """Whoever takes the letter first decides whether it is carried out."""
+        try:
+            may_have_run = not await self._store.take(talk.number)
+        except StoreUnavailable:
+            may_have_run = True
+        if self._talks.pop(talk.number, None) is not None:
+            talk.fail(ReplicaGone(may_have_run=may_have_run))
+
+    # --- coming in
+
+    def _take(self, letter: Letter) -> None:
+        if letter.verb == TELL:
+            hear = self._hear.get(letter.kind)
+            if hear is not None:
+                hear(letter.sender, letter.body)
+        elif letter.verb == ASK:
+            task = self._background(self._run(letter))
+            if task is not None:
+                self._errands[letter.number] = task
+                task.add_done_callback(lambda _: self._errands.pop(letter.number, None))
+        elif letter.verb == CANCEL:
+            errand = self._errands.get(letter.number)
+            if errand is not None:
+                errand.cancel()
+        else:
+            self._answered(letter)
+
+    def _answered(self, letter: Letter) -> None:
+        talk = self._talks.get(letter.number)
+        if talk is None or talk.replica != letter.sender:
+            return
+        if letter.verb == SAID:
+            talk.say(letter.body)
+            return
+        del self._talks[letter.number]
+        if letter.verb == DONE:
+            talk.end(letter.body)
+        else:
+            talk.fail(_error(_decode_failed(letter.body)))
+
+    async def _run(self, letter: Letter) -> None:
+        """Carry out what was asked, unless it was taken back."""
+        verb, body = FAILED, _failed(GatewayError("it broke off inside the gateway"))
+        try:
+            if not await self._store.take(letter.number):
+                return
+        except StoreUnavailable:  # whoever asks is told so as well, and takes it back
+            return
+        try:
+            verb, body = DONE, await self._carry[letter.kind](Errand(self, letter))
+        except GatewayError as error:
+            body = _failed(error)
+        finally:
+            self.write(letter.sender, Letter(verb, self.replica, "", letter.number, body))
+
+
+def _failed(error: GatewayError) -> bytes:
+    name = next((one.__name__ for one in type(error).__mro__ if one.__name__ in _KNOWN), "GatewayError")
+    data = None if error.data is None else msgspec.json.encode(error.data)
+    return _encode(_Failed(name, error.message, data))
+
+
+def _error(failed: _Failed) -> GatewayError:
+    kind = _KNOWN.get(failed.name, GatewayError)
+    return kind(failed.message, data=None if failed.data is None else msgspec.Raw(failed.data))
+
+
+def _nothing() -> None:
+    """Nobody listens."""
+
+
+def _ignored(gone: frozenset[str]) -> None:
+    """Nobody listens."""
