@@ -27,8 +27,10 @@ from gatewright.admin.api import admin_app
 from gatewright.admin.listener import AdminListener
 from gatewright.backend.backend import McpBackend
 from gatewright.backend.base import Connector
+from gatewright.backend.homes import Homes
 from gatewright.backend.http import HttpConnector
 from gatewright.backend.python import PythonConnector
+from gatewright.backend.relay import RelayHost
 from gatewright.backend.settings import BackendSettings
 from gatewright.backend.sse import SseConnector
 from gatewright.backend.stdio import StdioConnector
@@ -172,7 +174,7 @@ class Gateway:
                     built.handle, built.dialogue, built.sessions, config.limits, host, drain_s=config.drain_s
                 )
                 for name, backend in built.backends.items():
-                    if host.route in ("", name) and self._chain.is_open:
+                    if host.route in ("", name) and self._chain.may_begin:
                         background(backend.warm_up())
                 try:
                     await self._front.serve(*fds, on_ready)
@@ -220,7 +222,7 @@ class Gateway:
             admin_app(backends, config.backends, lambda: len(built.sessions), readiness.verdict, scrape.text, VERSION)
         )
         admin_task = None if admin_sock is None else background(admin.serve(sockets=[admin_sock]))
-        for backend in backends.values() if self._chain.is_open else ():
+        for backend in backends.values() if self._chain.may_begin else ():
             background(backend.warm_up())
         try:
             await server.serve(sockets=[sock])
@@ -298,9 +300,13 @@ class Gateway:
             connector = _connector(name, settled, tasks)
             if isinstance(connector, StdioConnector):
                 children[name] = connector
+            homes = None if elsewhere is None else Homes(name, connector, elsewhere, elsewhere.post)
             backends[name] = McpBackend(
-                name, settled, connector, sessions, background, listings, sealer, chain=self._chain.own
+                name, settled, connector, sessions, background, listings, sealer, chain=self._chain.own, homes=homes
             )
+        if elsewhere is not None:
+            faces = {name: backend.face for name, backend in backends.items()}
+            elsewhere.host = RelayHost(faces, elsewhere.member, elsewhere.post, background)
         bounds = _slowest(config)
         cursors = Cursors(derived(self._secret.value, "cursors"))
 
@@ -379,7 +385,7 @@ def _settled(settings: BackendSettings, chain: Chain) -> BackendSettings:
     """With what follows from the transport: the era, where it carries but one, and what a child is told of the gateways
     above it."""
     if settings.transport == "stdio":
-        return replace(settings, env={CHAIN_VARIABLE: Secret(chain.own), **settings.env})
+        return replace(settings, env={CHAIN_VARIABLE: Secret(chain.for_children), **settings.env})
     return replace(settings, era=http_sse.ERA) if settings.transport == "sse" else settings
 
 

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from backend.mcp_server import backed, call_of, handshake_client, members, modern_client
 from backend.raw_server import response, soon, until
+from gatewright.backend.eras import MAX_OFFERS
 from gatewright.call import ANONYMOUS, Client
 from gatewright.errors import BackendError, BackendGarbage, BackendRefusedChain, BackendUnavailable
 
@@ -220,15 +221,21 @@ async def test_those_who_came_over_other_gateways_wait_for_no_probe_of_ours() ->
         waiting.cancel()
 
 
-async def test_what_it_offers_over_another_gateway_is_not_kept_for_all() -> None:
-    """A gateway offers less to those for whom it would close a circle."""
+async def test_what_it_offers_over_another_gateway_is_kept_for_that_one_only() -> None:
+    """A gateway offers less to those for whom it would close a circle. What is kept is bounded."""
     async with backed("modern", chain=HERE) as (world, backend):
         whole, world.mcp.capabilities = world.mcp.capabilities, {}
         assert (await soon(backend.offer(modern_client(chain='["a","here"]'), ANONYMOUS))).capabilities == {}
         world.mcp.capabilities = whole
         for _ in range(2):
+            assert (await soon(backend.offer(modern_client(chain='["a","here"]'), ANONYMOUS))).capabilities == {}
             assert (await soon(backend.offer(modern_client(chain=HERE), ANONYMOUS))).capabilities.keys() == whole.keys()
-        assert world.methods().count("server/discover") == 3  # to find out its era, for them, and once for all others
+        assert world.methods().count("server/discover") == 2
+        for number in range(MAX_OFFERS):
+            await soon(backend.offer(modern_client(chain=f'["{number}","here"]'), ANONYMOUS))
+        assert world.methods().count("server/discover") == 2 + MAX_OFFERS
+        await soon(backend.offer(modern_client(chain=HERE), ANONYMOUS))
+        assert world.methods().count("server/discover") == 3 + MAX_OFFERS
 
 
 @pytest.mark.parametrize(("forced", "spoken"), [("modern", "modern"), ("handshake", "handshake")])

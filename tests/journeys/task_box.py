@@ -43,7 +43,7 @@ class Kept:
         if self.open:
             found["inputRequests"] = {key: _question(key) for key in self.open}
         if self.result is not None:
-            found["result"] = self.result
+            found["result"] = {"resultType": "complete", **self.result}
         if self.error is not None:
             found["error"] = self.error
         return found

@@ -103,6 +103,19 @@ async def test_a_gateway_that_is_its_own_backend_says_so(era: str, spoken: Era) 
             assert missing(listed)["self"].endswith(ITSELF)
 
 
+async def test_a_circle_over_the_old_transport_is_found_too() -> None:
+    """Its sessions begin with the same words."""
+    async with detour() as way:
+        itself = BackendSettings(url=way.url.replace("/mcp", "/sse"), type="sse")
+        async with travelling({"box": Toolbox("box"), "self": itself}, gateway_id="a", routing=PATIENT) as a:
+            way.to(a.port)
+            with Prompt():
+                client = a.modern()
+                error = await refusal(client, "self.box.echo")
+                assert (error["code"], error["message"]) == (REFUSED, f"self: {ITSELF}")
+                assert await client.tool("box.echo") == {"label": "box"}
+
+
 @pytest.mark.parametrize("spoken", SPOKEN)
 async def test_its_path_is_refused_when_a_client_introduces_itself(spoken: Era) -> None:
     """A handshake client there has but this one backend."""

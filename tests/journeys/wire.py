@@ -40,6 +40,8 @@ class Answer:
         self.status = 0
         self.started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.comments = 0
+        self.last_id = ""
+        """Of the events that were read."""
         self.is_complete = False
 
     @property
@@ -75,6 +77,9 @@ class Answer:
                     self._buffer += chunk
                 text, self._buffer = self._buffer.split(b"\n\n", 1)
                 self.comments += sum(line.startswith(b":") for line in text.split(b"\n"))
+                for line in text.split(b"\n"):
+                    if line.startswith(b"id:"):
+                        self.last_id = line[3:].strip().decode()
                 data = b"\n".join(
                     line[5:].removeprefix(b" ") for line in text.split(b"\n") if line.startswith(b"data:")
                 )

@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mcp_types import methods as sdk
 from msgspec import Raw
+from msgspec.structs import replace
 
 from gatewright.call import Call, Client, Failure, InputRequired, Params, Result
 from gatewright.errors import ProtocolError
-from gatewright.protocol import bridge, jsonrpc, methods, modern
+from gatewright.protocol import bridge, handshake, jsonrpc, methods, modern
 from gatewright.protocol.chain import CHAIN_KEY, Chain
 from gatewright.protocol.methods import METHODS, Method
 from gatewright.protocol.revisions import ALL, HANDSHAKE, MODERN, MODERN_2026_07_28, Revision
@@ -99,6 +100,21 @@ def test_a_modern_client_speaks_for_itself_to_a_modern_backend(
     if "progressToken" in meta:
         expected["progressToken"] = token
     assert carried == expected
+
+
+@given(PARAMS, METAS, st.sampled_from(list(ALL.values())), st.integers(1))
+def test_the_chain_is_the_clients_own_and_never_what_a_call_in_a_session_says(
+    given_params: dict[str, Any], meta: dict[str, Any], revision: Revision, token: int
+) -> None:
+    """In the modern era every request carries it; in the handshake era none does but `initialize`."""
+    meta |= {CHAIN_KEY: ["made", "up"]}
+    params = members({**given_params, "_meta": meta})
+    who = replace(client(revision), chain='["a","here"]')
+    sent = plain(bridge.modern_params(params, bridge.meta_of(params), who, token))
+    assert sent["_meta"][CHAIN_KEY] == ["a", "here"]
+    assert CHAIN_KEY not in plain(bridge.handshake_params(params, bridge.meta_of(params), token)).get("_meta", {})
+    opening = plain(handshake.initialize_params(handshake.OFFERED, who.info, who.capabilities, who.chain))
+    assert opening["_meta"] == {CHAIN_KEY: ["a", "here"]}
 
 
 @given(PARAMS, st.booleans())

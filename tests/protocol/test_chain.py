@@ -129,22 +129,21 @@ def test_the_settings_allow_what_can_be_carried() -> None:
     assert Limits(max_hops=MAX_HOPS).max_hops == TypeAdapter(Limits).json_schema()["properties"]["max_hops"]["maximum"]
 
 
-def test_a_child_process_is_in_the_chain_of_who_started_it() -> None:
-    """Also for what it asks before anybody asks it; what comes over its pipes has that chain anyway."""
-    child = Chain("child", 8, inherited({CHAIN_VARIABLE: Chain("parent", 8).own}))
-    assert child.is_open
-    assert json.loads(child.own) == json.loads(child.after({})) == ["parent", "child"]
-    assert json.loads(child.after(meta([]))) == ["parent", "child"]
-    assert json.loads(child.after(meta(["other", "parent"]))) == ["other", "parent", "child"]
+def test_a_child_process_knows_who_started_it() -> None:
+    """And so do its own children. Requests say for themselves which gateways they passed."""
+    child = Chain("child", 8, inherited({CHAIN_VARIABLE: Chain("parent", 8).for_children}))
+    assert child.may_begin
+    assert json.loads(child.for_children) == ["parent", "child"]
+    assert json.loads(child.own) == json.loads(child.after({})) == ["child"]
+    assert json.loads(child.after(meta(["other"]))) == ["other", "child"]
 
 
-@pytest.mark.parametrize(("passed", "max_hops"), [(("child",), 8), (("a", "b"), 2)])
-def test_a_child_that_closes_a_circle_asks_nothing(passed: tuple[str, ...], max_hops: int) -> None:
-    """It would start a child in turn. Whoever asks it something is told why."""
-    child = Chain("child", max_hops, passed)
-    assert not child.is_open
-    with pytest.raises(ChainRefused):
-        child.after({})
+@pytest.mark.parametrize(("parents", "max_hops"), [(("child",), 8), (("a", "b"), 2)])
+def test_a_child_that_starts_itself_begins_nothing(parents: tuple[str, ...], max_hops: int) -> None:
+    """It would start a child in turn. What it is asked it answers."""
+    child = Chain("child", max_hops, parents)
+    assert not child.may_begin
+    assert child.after({}) == child.own
 
 
 @pytest.mark.parametrize("text", ["x", "[1]", '["a b"]', "{}"])

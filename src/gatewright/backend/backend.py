@@ -24,8 +24,10 @@ from gatewright.backend.eras import NOT_THIS_ERA, PROBE_S, Eras
 from gatewright.backend.eras import Offer as Offer
 from gatewright.backend.feed import Feed, Heard, Listener, Wants
 from gatewright.backend.handshake import FEED_CALLER, HandshakeFace, NotThisEra
+from gatewright.backend.homes import Homes
 from gatewright.backend.modern import GATEWAY_INFO, MODERN_ERRORS, ModernFace, Restarted, own_client
 from gatewright.backend.parking import Limits, Parking
+from gatewright.backend.relay import Face
 from gatewright.backend.standing import Standing
 from gatewright.backend.tasks import Tasks
 from gatewright.call import ANONYMOUS, Call, Caller, Client, Failure, Outcome, Params, Result
@@ -63,19 +65,22 @@ class McpBackend:
         *,
         chain: str = "",
         probe_s: float = PROBE_S,
+        homes: Homes | None = None,
     ) -> None:
         self.name = name
         self.bounds = settings
         self.annotations = Annotations(name)
         self._settings = settings
         self._connector = connector
-        ids = itertools.count(1)
+        ids = itertools.count(1 if homes is None else homes.first_id())
         self._own = own_client(GATEWAY_INFO, chain=chain)
         forced = None if settings.era == "auto" else settings.era
         is_tied = connector.is_shared_wire and forced is None
         self.tasks: Final = Tasks(name, sealer)
         self._modern = ModernFace(self.tasks, connector, background, changes, ids, is_tied=is_tied)
-        self._handshake = HandshakeFace(self.tasks, connector, settings, outlets, background, changes, ids, chain)
+        self._handshake = HandshakeFace(
+            self.tasks, connector, settings, outlets, background, changes, ids, chain, homes
+        )
         self._eras = Eras(
             name,
             forced,
@@ -84,7 +89,6 @@ class McpBackend:
             background,
             is_tied=is_tied,
             probe_s=probe_s,
-            chain=chain,
         )
         self._speaks: Final = self._eras.speaks
         bounds = Limits(settings.max_parked, settings.max_parked_per_caller, settings.parked_s)
@@ -189,6 +193,11 @@ class McpBackend:
         if self._settings.instructions is not None:
             return Offer(found.capabilities, found.info, self._settings.instructions)
         return found
+
+    @property
+    def face(self) -> Face:
+        """Its sessions, as other replicas use them."""
+        return self._handshake
 
     @property
     def parked(self) -> int:

@@ -36,6 +36,8 @@ DOUBT_S: Final = 30.0
 """How long "not modern" holds when the backend did not say so but failed to answer."""
 RECHECK_S: Final = 5.0
 """A backend whose refusals look like the other era's is asked again at most this often."""
+MAX_OFFERS: Final = 64
+"""Chains of gateways are few; a client that makes them up costs a question each."""
 RESTART_S: Final = 2.0
 """The longest wait for a child that `server/discover` killed to be started again for `initialize`."""
 NOT_THIS_ERA: Final = frozenset({400, 404, 405, 406, 415})
@@ -79,10 +81,8 @@ class Eras:
         *,
         is_tied: bool,
         probe_s: float = PROBE_S,
-        chain: str = "",
     ) -> None:
         self._name = name
-        self._chain = chain
         self._is_forced = forced is not None
         self._modern = modern
         self._handshake = handshake
@@ -106,8 +106,9 @@ class Eras:
             self.speaks.update({forced: True, OTHER[forced]: False})
         self.generation = 0
         """Grows whenever what was known is forgotten."""
-        self.offer: Offer | None = None
-        """What the backend said of itself when it was found to be modern."""
+        self._offers: dict[str, Offer] = {}
+        """What the backend said of itself in the modern era, by the gateways that the question had passed: one that is
+        a gateway offers less to those for whom it would close a circle."""
 
     async def of(self, client: Client, caller: Caller) -> Era:
         """The era to speak for this client: its own if the backend has it. Raises BackendError when that cannot be
@@ -125,14 +126,14 @@ class Eras:
     def restarted(self) -> None:
         """The process that spoke the modern era is gone."""
         self.speaks["modern"] = None
-        self.offer = None
+        self._offers.clear()
 
     def reset(self) -> bool:
         """What was known turned out wrong. Returns whether it may be found out anew: not what the settings say."""
         if not self._is_forced:
             self.speaks.update({"modern": None, "handshake": None})
             self._doubted_until.clear()
-            self.offer = None
+            self._offers.clear()
             self._verdict = None
             self.generation += 1
         return not self._is_forced
@@ -154,22 +155,24 @@ class Eras:
 
     async def discover(self, client: Client) -> Offer:
         """What it says of itself in the modern era. Raises BackendError."""
-        if self.offer is None:
+        offer = self._offers.get(client.chain)
+        if offer is None:
             answer = await self._modern.request(PROBE, {}, client)
-            found = self._read(answer, client) if isinstance(answer, Result) else None
-            if found is None:
-                if isinstance(answer, Failure) and chained.is_refusal(answer):
-                    raise chained.refusal(self._name, answer)
-                raise BackendUnavailable(f"{self._name} does not answer server/discover")
-            return found
-        return self.offer
+            if isinstance(answer, Failure) and chained.is_refusal(answer):
+                raise chained.refusal(self._name, answer)
+            offer = self._kept(answer, client) if isinstance(answer, Result) else None
+        if offer is None:
+            raise BackendUnavailable(f"{self._name} does not answer server/discover")
+        return offer
 
-    def _read(self, answer: Result, client: Client) -> Offer | None:
-        """What it says of itself, kept unless it was said to another gateway's chain: there, parts may be missing."""
-        found = _read_offer(answer)
-        if client.chain == self._chain:
-            self.offer = found
-        return found
+    def _kept(self, answer: Result, client: Client) -> Offer | None:
+        """What it says of itself, remembered for who came over the same gateways."""
+        offer = _read_offer(answer)
+        if offer is not None:
+            if len(self._offers) >= MAX_OFFERS:
+                del self._offers[next(iter(self._offers))]
+            self._offers[client.chain] = offer
+        return offer
 
     async def _rechecked(self, client: Client, asked: asyncio.Future[bool | None]) -> None:
         verdict: bool | None = None
@@ -252,7 +255,7 @@ class Eras:
             if chained.is_refusal(answer):
                 raise chained.refusal(self._name, answer)
             return answer.code in MODERN_ERRORS
-        return self._read(answer, client) is not None
+        return self._kept(answer, client) is not None
 
     async def _probe_handshake(self, client: Client, caller: Caller) -> bool:
         """Whether it opens a session, which the client's calls then use. Raises BackendError."""

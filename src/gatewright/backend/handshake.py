@@ -11,23 +11,30 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, Final, final
 
 import structlog
 
 from gatewright.backend import chained
-from gatewright.backend.base import Connector, Link, Request, SessionLost
+from gatewright.backend.base import Connector, Link, Request, SessionLost, Sink
 from gatewright.backend.claims import Claims
 from gatewright.backend.feed import Heard, Wants, announceable, has_subscriptions
+from gatewright.backend.homes import BackendSession, Homes
+from gatewright.backend.relay import RelayLink
 from gatewright.backend.sinks import CallSink, Changes, Ear, Outlets, SessionSink, Start, answer
 from gatewright.backend.tasks import Tasks
 from gatewright.call import Call, Caller, Client, Failure, Json, Outcome, Params, Result
-from gatewright.errors import BackendError, BackendGarbage, BackendUnavailable, ProtocolError
+from gatewright.errors import (
+    BackendError,
+    BackendGarbage,
+    BackendUnavailable,
+    GatewayError,
+    ProtocolError,
+    StoreUnavailable,
+)
 from gatewright.protocol import bridge, handshake, jsonrpc, tasks
 from gatewright.protocol.methods import INITIALIZED, RESOURCE_UPDATED
-from gatewright.protocol.revisions import Revision
 
 if TYPE_CHECKING:
     from gatewright.backend.settings import BackendSettings
@@ -36,6 +43,8 @@ FEED_CALLER: Final = Caller("gatewright feed")
 """Whose backend session carries announcements for all listeners."""
 LOOK_S: Final = 2.0
 """How often it is looked whether the feed's session is still there; pipes die without a word."""
+OWN: Final = "session "
+"""How the keys of sessions begin that belong to a client session: its id follows."""
 POOLED: Final = "pool "
 """How the keys of sessions begin that belong to no client session."""
 MAX_POOLED: Final = 1024
@@ -55,60 +64,6 @@ class NotThisEra(BackendError):
 
 
 @final
-class BackendSession:
-    """One session with the backend: its link, and what the backend said of itself."""
-
-    __slots__ = ("_ended", "_subscribed", "_subscribing", "calls", "claims", "link", "listeners", "result", "revision",
-                 "sink", "used")  # fmt: skip
-
-    def __init__(self, link: Link, sink: SessionSink, revision: Revision, result: handshake.InitializeResult) -> None:
-        self.link = link
-        self.sink = sink
-        self.revision = revision
-        self.result = result
-        self.claims: Claims | None = None
-        """Its calls, where questions do not say which they belong to."""
-        self.calls = 0
-        """Calls and requests that run in it."""
-        self.used = 0
-        """When the last of them ended: a number that grows with every use of any session."""
-        self.listeners = 0
-        """Streams of the feed that listen in it."""
-        # Made when they are first needed: in most sessions they never are, and they take a kilobyte.
-        self._ended: asyncio.Event | None = None
-        self._subscribed: Counter[str] | None = None
-        self._subscribing: asyncio.Lock | None = None
-
-    @property
-    def ended(self) -> asyncio.Event:
-        """It is known to be over."""
-        if self._ended is None:
-            self._ended = asyncio.Event()
-        return self._ended
-
-    @property
-    def subscribed(self) -> Counter[str]:
-        """How many listeners want each resource."""
-        if self._subscribed is None:
-            self._subscribed = Counter()
-        return self._subscribed
-
-    @property
-    def subscribing(self) -> asyncio.Lock:
-        """Subscribing and unsubscribing keep their order: they may travel over different connections."""
-        if self._subscribing is None:
-            self._subscribing = asyncio.Lock()
-        return self._subscribing
-
-    def exchange(self, call: Call, params: Params, sink: CallSink, token: int) -> Awaitable[Result | Failure]:
-        """One call in this session, under that id and progress token."""
-        row = call.row
-        carried = bridge.handshake_params(params, call.meta, token)
-        request = Request(token, call.method, carried, b"", row is not None and row.is_retry_safe)
-        return self.link.exchange(request, sink)
-
-
-@final
 class HandshakeFace:
     """How a backend is spoken to in the handshake era."""
 
@@ -122,7 +77,10 @@ class HandshakeFace:
         changes: Changes,
         ids: Iterator[int] | None = None,
         chain: str = "",
+        homes: Homes | None = None,
     ) -> None:
+        self._homes = homes
+        """Where sessions live that other replicas have too; None where there are none."""
         self._tasks = of_tasks
         self._name = of_tasks.backend
         self._ids = itertools.count(1) if ids is None else ids
@@ -301,6 +259,34 @@ class HandshakeFace:
         request = Request(next(self._ids), method, {"uri": uri}, is_retry_safe=True)
         return isinstance(await session.link.exchange(request, session.sink), Result)
 
+    async def relay(self, request: Request, client: Client, caller: Caller, sink: Sink) -> Result | Failure:
+        """See relay.Face. What another replica asks for is not asked of a third."""
+        session = await self.session(client, caller)
+        if isinstance(session.link, RelayLink):
+            raise SessionLost(f"{self._name}: the session is on another replica")
+        session.calls += 1
+        try:
+            return await session.link.exchange(request, sink)
+        except SessionLost:
+            self._drop(session)
+            raise
+        finally:
+            session.calls -= 1
+            session.used = next(self._uses)
+
+    def bereave(self, replicas: frozenset[str]) -> None:
+        """Replicas died: what backends say outside calls, and they carried, is carried here from now on."""
+        if self._homes is not None:
+            for session in self._sessions.values():
+                if session.claim and not session.hears:
+                    self._start(self._taken_over(self._homes, session, replicas))
+
+    async def _taken_over(self, homes: Homes, session: BackendSession, replicas: frozenset[str]) -> None:
+        with contextlib.suppress(StoreUnavailable):
+            if await homes.take_over(session, replicas):
+                session.sink.missed()
+                await self._carried(session)
+
     def has_session(self, client: Client, caller: Caller) -> bool:
         """Whether this client's backend session is open already."""
         session = self._sessions.get(self._key(client, caller))
@@ -309,6 +295,8 @@ class HandshakeFace:
     async def tell(self, client: Client, caller: Caller, message: bytes) -> None:
         """Pass a client's notification on, if it has a session of its own here."""
         session = self._sessions.get(self._key(client, caller))
+        if session is None and self._homes is not None and await self._homes.has(client.session):
+            session = await self.session(client, caller)  # another replica has opened it
         if session is None or self._is_stateless or not session.link.is_open:
             return
         try:
@@ -318,7 +306,7 @@ class HandshakeFace:
 
     async def release(self, client_session: str) -> None:
         """A client session ended: end its backend session, also one that is being opened."""
-        key = f"session {client_session}"
+        key = f"{OWN}{client_session}"
         self._ended[key] = None
         if len(self._ended) > MAX_ENDED:
             del self._ended[next(iter(self._ended))]
@@ -340,9 +328,7 @@ class HandshakeFace:
         for key in list(self._opening):
             self._give_up(key)
         sessions, self._sessions = list(self._sessions.values()), {}
-        for session in sessions:
-            session.ended.set()
-        await asyncio.gather(*(session.link.aclose() for session in sessions))
+        await asyncio.gather(*(session.leave() for session in sessions))
 
     def _give_up(self, key: str) -> None:
         """Nobody wants the session that is being opened any more: `_open` closes it when it stands."""
@@ -353,7 +339,7 @@ class HandshakeFace:
 
     def _key(self, client: Client, caller: Caller) -> str:
         if client.session and not self._is_stateless:
-            return f"session {client.session}"
+            return f"{OWN}{client.session}"
         # A session is told of one chain: in another's it would hide a circle, or be refused for it.
         chain = "" if client.chain == self._chain else f" {client.chain}"
         if self._is_stateless:
@@ -363,14 +349,14 @@ class HandshakeFace:
     async def _open(self, key: str, client: Client, caller: Caller, opened: asyncio.Future[BackendSession]) -> None:
         """Open a session and tell everybody who waits. Runs on its own, so that one waiter's cancel harms no other."""
         session: BackendSession | None = None
-        error: BackendError = BackendUnavailable(f"{self._name} is being closed")
+        error: GatewayError = BackendUnavailable(f"{self._name} is being closed")
         self._make_room(key)
         try:
             async with asyncio.timeout(OPEN_S):
                 session = await self._initialize(client, caller)
         except TimeoutError:
             error = BackendUnavailable(f"{self._name} did not answer initialize within {OPEN_S:g} s")
-        except BackendError as raised:
+        except (BackendError, StoreUnavailable) as raised:
             error = raised
         finally:
             is_wanted = self._opening.get(key) is opened
@@ -383,7 +369,8 @@ class HandshakeFace:
             elif is_wanted:
                 self._sessions[key] = session
                 opened.set_result(session)
-                self._start(self._carried(session))
+                if session.hears:
+                    self._start(self._carried(session))
             else:
                 self._start(session.link.aclose())
 
@@ -407,6 +394,12 @@ class HandshakeFace:
         has_own = bool(client.session) and not self._is_stateless
         session_id = client.session if has_own else ""
         sink = SessionSink(self._tasks, session_id, caller, self._outlets, self._start, self._changes)
+        if has_own and self._homes is not None:
+            return await self._homes.settle(session_id, sink, lambda: self._introduce(client, sink, has_own=True))
+        return await self._introduce(client, sink, has_own=has_own)
+
+    async def _introduce(self, client: Client, sink: SessionSink, *, has_own: bool) -> BackendSession:
+        """Open a session by `initialize`."""
         link = await self._connector.connect(sink)
         sink.link = link
         try:
@@ -485,4 +478,6 @@ class HandshakeFace:
         for key, held in list(self._sessions.items()):
             if held is session:
                 del self._sessions[key]
+                if self._homes is not None:
+                    self._homes.lost(key.removeprefix(OWN), session.claim)
                 self._start(session.link.aclose())

@@ -40,6 +40,7 @@ RESUME_TRIES: Final = 4
 LISTEN: Final = "subscriptions/listen"
 _IS_ERA_NEUTRAL: Final = "initialize"
 _SPECIAL: Final = frozenset({LISTEN, _IS_ERA_NEUTRAL})
+_SESSION: Final = b"mcp-session-id: %b\r\n"
 _NOT_CARRIED_OUT: Final = frozenset({401, 403, 405, 406, 413, 415, 421, 426, 429, 431, 503})
 """Besides 400, 404 and redirects: statuses that say that nothing ran, so that the call may be sent again."""
 _TS_NO_SESSION: Final = -32000
@@ -103,13 +104,16 @@ class HttpConnector:
 class HttpLink:
     """One HTTP client of a backend, with its session when it is given one."""
 
-    def __init__(self, connector: HttpConnector, sink: Sink) -> None:
+    def __init__(self, connector: HttpConnector, sink: Sink, session_id: bytes = b"") -> None:
+        """`session_id`: of a session that was opened elsewhere."""
         self._connector = connector
         self._name = connector.name
         self._sink = sink
         self._post = connector.post_format
         self._channel = connector.channel
-        self._session = b""
+        self.session_id = session_id
+        """The backend's id of the session, empty when it gave none."""
+        self._session = _SESSION % session_id if session_id else b""
         self._agreed = b""
         self._standing = b""
         self._listening: asyncio.Timeout | None = None
@@ -201,6 +205,12 @@ class HttpLink:
         if self._session and not self._is_lost:
             with contextlib.suppress(BackendError, TimeoutError, OSError):
                 await self._connector.delete(self._standing)
+
+    def leave(self) -> None:
+        """Close it, and leave the session to others."""
+        self._is_closed = True
+        if self._listening is not None:
+            self._listening.reschedule(0.0)
 
     async def _cancel(self, request_id: int) -> None:
         """Tell a handshake backend: there, a closed stream is not a cancel (basic/utilities/cancellation)."""
@@ -345,7 +355,8 @@ class HttpLink:
         if not _is_visible(session):
             response.abort()
             raise BackendGarbage(f"{self._name} gave a session id that is not visible ASCII")
-        self._session = b"mcp-session-id: %b\r\n" % session
+        self.session_id = session
+        self._session = _SESSION % session
         self._standing = self._session + self._agreed
 
     # refusals

@@ -142,13 +142,13 @@ class Ear(msgspec.Struct, frozen=True, eq=False):
 class SessionSink:
     """What a backend says outside any call, for the client session its backend session belongs to (or for none)."""
 
-    __slots__ = ("_asks", "_caller", "_changes", "_outlets", "_session", "_tasks", "ears", "link", "unclaimed")
+    __slots__ = ("_asks", "_caller", "_changes", "_outlets", "_tasks", "ears", "link", "session", "unclaimed")
 
     def __init__(
         self, tasks: Tasks, session: str, caller: Caller, outlets: Outlets, start: Start, changes: Changes
     ) -> None:
         self._tasks = tasks
-        self._session = session
+        self.session = session
         self._caller = caller
         self._outlets = outlets
         self._changes = changes
@@ -163,9 +163,9 @@ class SessionSink:
         if method == CANCELLED:
             self._asks.take_back(params)
             return
-        reply = self._outlets.get(self._session)
+        reply = self._outlets.get(self.session)
         if method == PROGRESS:  # of a task, or of a request of the gateway's own
-            wanted = self._tasks.progress_of(self._session, params.get(PROGRESS_KEY))
+            wanted = self._tasks.progress_of(self.session, params.get(PROGRESS_KEY))
             if reply is not None and wanted is not None:
                 params = self._tasks.told(self._caller, method, params) or params
                 await reply.emit(method, bridge.retokened(params, wanted))
@@ -173,7 +173,7 @@ class SessionSink:
         for ear in list(self.ears):
             ear.heard(method, params)
         if method in LIST_CHANGED:
-            self._changes.changed(self._tasks.backend, self._session, method)
+            self._changes.changed(self._tasks.backend, self.session, method)
         told = None if reply is None else self._tasks.told(self._caller, method, params)
         if reply is not None and told is not None:
             await reply.emit(method, jsonrpc.encode(told))
@@ -183,7 +183,7 @@ class SessionSink:
         if self.unclaimed is not None and method in ASKS:
             self.unclaimed(request_id, method, params)
         elif self.link is not None:
-            reply = self._outlets.get(self._session)
+            reply = self._outlets.get(self.session)
             if reply is not None:
                 reply, params = self._tasks.asking(self._caller, reply, params)
             self._asks.put(self.link, reply, request_id, method, params)
@@ -191,7 +191,7 @@ class SessionSink:
     def missed(self) -> None:
         """Lists may have changed unheard."""
         for method in LIST_CHANGED:
-            self._changes.changed(self._tasks.backend, self._session, method)
+            self._changes.changed(self._tasks.backend, self.session, method)
         for ear in list(self.ears):
             ear.missed()
 

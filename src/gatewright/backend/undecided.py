@@ -35,7 +35,7 @@ class UndecidedConnector(Connector):
 
     def __init__(self, name: str, settings: BackendSettings, tasks: asyncio.TaskGroup) -> None:
         self._name = name
-        self._http = HttpConnector(name, settings, tasks)
+        self.http: Final = HttpConnector(name, settings, tasks)
         self._sse = SseConnector(name, settings, tasks)
         self._is_old = False
 
@@ -46,11 +46,11 @@ class UndecidedConnector(Connector):
 
     @override
     async def connect(self, sink: Sink) -> Link:
-        return UndecidedLink(self, await self._http.connect(sink), sink)
+        return UndecidedLink(self, await self.http.connect(sink), sink)
 
     @override
     async def aclose(self) -> None:
-        await asyncio.gather(self._http.aclose(), self._sse.aclose())
+        await asyncio.gather(self.http.aclose(), self._sse.aclose())
 
     async def known(self, sink: Sink) -> Link | None:
         """A link over the old transport, if that is what the backend speaks. Raises BackendError."""
@@ -92,6 +92,11 @@ class UndecidedLink:
         self._sink = sink
         self._is_closed = False
         self.exchange: Exchange = self._decide
+
+    @property
+    def link(self) -> Link:
+        """What it has become, or is so far."""
+        return self._link
 
     @property
     def is_open(self) -> bool:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 import msgspec
 import structlog
 
+from gatewright.backend.relay import RelayHost
 from gatewright.background import Background
 from gatewright.call import Caller, Client
 from gatewright.errors import GatewayError, ProtocolError, StoreUnavailable, UnknownSession
@@ -90,6 +91,8 @@ class Elsewhere:
         self.post: Final = post
         self.on_fresh: Callable[[], Coroutine[Any, Any, None]] | None = None
         """What to do when the store is there again, or was emptied."""
+        self.host: RelayHost | None = None
+        """Carries out here what others need of backend sessions."""
         self._background = background
         self._sessions: Sessions
         self._loading: dict[str, asyncio.Future[Session]] = {}
@@ -192,6 +195,28 @@ class Elsewhere:
                     self._sessions.drop(session)
 
         self._background(looking())
+
+    # --- backend sessions: see backend.homes.Registry
+
+    def ref_of(self, session: str) -> str | None:
+        """See Registry.ref_of."""
+        found = self._sessions.by_id(session)
+        return None if found is None else found.ref or None
+
+    def member(self, ref: str) -> tuple[Client, Caller] | None:
+        """See Registry.member."""
+        found = self._sessions.by_ref(ref)
+        return None if found is None else (found.client, found.caller)
+
+    async def claimed(self, session: str, backend: str) -> bytes | None:
+        """See Registry.claimed."""
+        ref = self.ref_of(session)
+        return None if ref is None else await self.store.claimed(ref, backend)
+
+    async def claim(self, session: str, backend: str, claim: bytes, instead_of: bytes | None) -> bytes | None:
+        """See Registry.claim."""
+        ref = self.ref_of(session)
+        return None if ref is None else await self.store.claim(ref, backend, claim, instead_of)
 
     # --- telling
 
@@ -342,3 +367,5 @@ class Elsewhere:
         for replica in replicas:
             log.warning("replica is gone", replica=replica)
         self._sessions.bereave(replicas)
+        if self.host is not None:
+            self.host.bereave(replicas)

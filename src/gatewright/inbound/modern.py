@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Mapping
 from typing import cast, final
 
@@ -11,7 +10,6 @@ from msgspec import UNSET
 
 from gatewright.call import Call, Client, Handler, Params
 from gatewright.errors import GatewayError, InvalidParams, InvalidRequest, MethodNotFound
-from gatewright.inbound.base import closed
 from gatewright.inbound.http import HttpRequest
 from gatewright.inbound.known_heads import Judged
 from gatewright.inbound.reply import Keepalive, ModernReply
@@ -45,7 +43,9 @@ class ModernSide:
             failure = refusals.failure(error)
             responder.respond(refusals.status(error, "modern"), jsonrpc.error(message.id, failure))
             return DONE
-        return self._run(call, responder)
+        reply = cast("ModernReply", call.reply)
+        reply.watch(call.task, self._keepalive)
+        return reply.answer(call.method, self._handle, call)
 
     def _call(
         self,
@@ -70,26 +70,6 @@ class ModernSide:
             route=judged.route,
             param_headers=judged.param_headers,
         )
-
-    async def _run(self, call: Call, responder: Responder) -> None:
-        """Carry the call out while its client stays. The client leaving cancels it (basic/patterns/cancellation)."""
-        reply = cast("ModernReply", call.reply)
-        task = call.task
-        responder.on_gone = task.cancel
-        is_stream = call.row is not None and call.row.kind == "stream"
-        if is_stream:
-            responder.on_drain = task.cancel
-        self._keepalive.add(reply)
-        try:
-            await reply.answer(call.method, lambda: self._handle(call))
-        except asyncio.CancelledError:
-            if not responder.is_gone and not (is_stream and responder.is_draining):
-                raise
-            task.uncancel()
-            if not responder.is_gone:
-                await reply.answer(call.method, closed)
-        finally:
-            self._keepalive.remove(reply)
 
     def _accept(self, message: jsonrpc.Message, responder: Responder) -> None:
         """Core notifications do nothing over HTTP in this revision, and responses are not allowed."""

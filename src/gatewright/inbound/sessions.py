@@ -123,6 +123,10 @@ class Sessions:
 
     # --- with other replicas
 
+    def by_id(self, session_id: str) -> Session | None:
+        """The session of that id, if it is here."""
+        return self._by_id.get(session_id)
+
     def by_ref(self, ref: str) -> Session | None:
         """The session of that reference, if it is here."""
         return self._by_ref.get(ref)

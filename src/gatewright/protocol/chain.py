@@ -23,8 +23,9 @@ from gatewright.protocol import jsonrpc
 CHAIN_KEY: Final = "dev.gatewright/chain"
 """The `_meta` member: an array of gateway ids, the first one passed first."""
 CHAIN_VARIABLE: Final = "GATEWRIGHT_CHAIN"
-"""The environment variable that tells a child process the same: what it does before anybody asks it something, such as
-starting children of its own, has a chain too."""
+"""The environment variable that tells a child process which gateways started it, so that one which is its own backend
+does not start itself for ever. It counts for what a gateway begins of its own accord and for no request: a program that
+a gateway started may well use that gateway's tools."""
 GATEWAY_ID: Final = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?"
 """What an id looks like. It is shown in errors, so it holds nothing that could be mistaken for text around it."""
 MAX_HOPS: Final = 32
@@ -40,22 +41,19 @@ _is_id: Final = re.compile(GATEWAY_ID, re.ASCII).fullmatch
 
 @final
 class Chain:
-    """One gateway's place in the chains of its requests.
+    """One gateway's place in the chains of requests. `inherited` are the gateways that started its process."""
 
-    `inherited` are the gateways that this one was started by, as their child process: its requests come through them,
-    and what it asks on its own behalf goes out on theirs.
-    """
-
-    __slots__ = ("_inherited", "_max_hops", "gateway_id", "is_open", "own")
+    __slots__ = ("_max_hops", "for_children", "gateway_id", "may_begin", "own")
 
     def __init__(self, gateway_id: str, max_hops: int, inherited: tuple[str, ...] = ()) -> None:
         self.gateway_id: Final = gateway_id
         self._max_hops = max_hops
-        self._inherited = inherited
-        self.own: Final = _written((*inherited, gateway_id))
+        self.own: Final = _written((gateway_id,))
         """What requests of the gateway's own carry: JSON text."""
-        self.is_open: Final = gateway_id not in inherited and len(inherited) < max_hops
-        """Whether it may ask anything on its own behalf."""
+        self.for_children: Final = _written((*inherited, gateway_id))
+        """The same for the environment of its children."""
+        self.may_begin: Final = gateway_id not in inherited and len(inherited) < max_hops
+        """Whether it may do anything before it is asked to: its backends may be processes that would do the same."""
 
     def after(self, meta: Params) -> str:
         """The chain that goes on to backends for what came with this `_meta`: that one's, and this gateway. JSON text.
@@ -64,15 +62,8 @@ class Chain:
         """
         value = meta.get(CHAIN_KEY)
         if value is None:
-            if self._inherited:
-                self.check(self._inherited)
             return self.own
-        passed = read(value) or self._inherited
-        self.check(passed)
-        return _written((*passed, self.gateway_id))
-
-    def check(self, passed: tuple[str, ...]) -> None:
-        """Raises ChainRefused when what passed these gateways may not pass this one."""
+        passed = read(value)
         if self.gateway_id in passed:
             raise ChainRefused(self._circle(passed), data={"gateways": [*passed, self.gateway_id]})
         if len(passed) >= self._max_hops:
@@ -81,6 +72,7 @@ class Chain:
                 "shorten the chain, or allow more",
                 data={"gateways": [*passed, self.gateway_id], "maxHops": self._max_hops},
             )
+        return _written((*passed, self.gateway_id))
 
     def _circle(self, passed: tuple[str, ...]) -> str:
         """What is wrong and how to mend it, in less than 200 characters but for long ids: lists cut reasons there."""

@@ -134,7 +134,7 @@ def _said(text: bytes, chain: Chain) -> _Said:
     if revision is None:
         return _Said(version, None, meta, None)
     problem, passed = None, chain.own
-    if CHAIN_KEY in meta or not chain.is_open:
+    if CHAIN_KEY in meta:
         problem, passed = _chained(meta, chain)
     if not bytes(capabilities).startswith(b"{"):
         problem = partial(MalformedMeta, f"params._meta.{CAPABILITIES_KEY} must be an object")
