@@ -66,7 +66,7 @@ class Scene:
 
     def call_sink(self, *, can_ask: bool = True, **meta: Any) -> CallSink:
         call = call_of(handshake_client("c1"), reply=self.reply, _meta=meta)
-        return CallSink(call, TASKS, self.wire, self.background, self.told, TOKEN, can_ask=can_ask)
+        return CallSink(call, TASKS, self.wire, self.background, self.told, TOKEN, can_ask)
 
     def session_sink(self, session: str = "c1") -> SessionSink:
         self.outlets["c1"] = self.reply

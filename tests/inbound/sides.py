@@ -15,6 +15,7 @@ from gatewright.call import Call, Handler, Outcome, Result
 from gatewright.inbound.dialogue import Dialogue
 from gatewright.inbound.handshake import HandshakeSide
 from gatewright.inbound.http import HttpRequest, protocol_factory
+from gatewright.inbound.known_heads import judge
 from gatewright.inbound.modern import ModernSide
 from gatewright.inbound.reply import Keepalive
 from gatewright.inbound.responder import Responder
@@ -107,8 +108,10 @@ async def listening(
             else:
                 message = jsonrpc.decode_request(request.body)
                 is_modern = modern.is_claimed(message, request.headers.get(b"mcp-protocol-version"))
-                side = modern_side if is_modern else handshake_side
-                await side.serve(message, request, responder, "")
+                if is_modern:
+                    await modern_side.serve(message, request, responder, judge("", request.headers))
+                else:
+                    await handshake_side.serve(message, request, responder, "")
 
         create = protocol_factory(serve, Limits(), tasks)
         server = await loop.create_server(

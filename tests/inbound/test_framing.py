@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from itertools import pairwise
+from typing import cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from gatewright.inbound.framing import HttpRequest, Refusal, RequestReader
 from gatewright.inbound.settings import Limits
@@ -155,7 +158,7 @@ def test_a_head_that_is_known_is_read_as_if_it_were_not(
     known = Conversation().hear(*raws)
     cut = Conversation().hear(*(bytes([byte]) for byte in b"".join(raws)))
     assert known.verdict == cut.verdict
-    assert known.requests == cut.requests
+    assert [replace(request, known=None) for request in known.requests] == cut.requests
     assert known.lasts == cut.lasts
 
 
@@ -194,8 +197,9 @@ def test_requests_do_not_share_their_fields() -> None:
     talk = Conversation()
     for _ in range(5):
         talk.hear(HEAD + b"Content-Length: 1\r\n\r\nx")
-        assert talk.requests[-1].headers == {b"host": b"a", b"content-length": b"1"}
-        talk.requests[-1].headers[b"x"] = b"y"
+        assert talk.requests[-1].headers == {b"host": b"a"}
+        with contextlib.suppress(TypeError):
+            cast("dict[bytes, bytes]", talk.requests[-1].headers)[b"x"] = b"y"
 
 
 def test_no_body_is_kept_for_an_idle_connection() -> None:

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.anyio
 def noting(name: str, seen: list[str]) -> Callable[[Call, Handler], Awaitable[Outcome]]:
     """A policy that notes when it is entered and left."""
 
-    async def policy(call: Call, proceed: Handler, /) -> Outcome:
+    async def policy(call: Call, proceed: Handler) -> Outcome:
         seen.append(f"{name} in")
         try:
             return await proceed(call)
@@ -33,7 +33,7 @@ class AtOnce:
     def __init__(self, error: Exception | None = None) -> None:
         self._error = error
 
-    def __call__(self, call: Call, proceed: Handler, /) -> Awaitable[Outcome]:
+    def __call__(self, call: Call, proceed: Handler) -> Awaitable[Outcome]:
         if self._error is not None:
             raise self._error
         return proceed(call)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar, final
 from weakref import WeakValueDictionary
 
@@ -116,21 +117,23 @@ class McpBackend:
             if era == "modern":
                 if call.row is not None and not call.row.is_modern:
                     return await self._stood_in(call, name or "")
-                outcome = await self._modern.call(call, name, params, lines)
+                answer = await self._modern.exchange(call, name, params, lines)
+                outcome = self._modern.outcome(answer, call)
             else:
                 outcome = await self._handshaken(call, params)
         except (Refused, NotThisEra, Restarted) as refused:
-
-            async def again(other: Era) -> Outcome:
-                if other == "modern":
-                    return await self._modern.call(call, name, params, lines)
-                return await self._handshaken(call, params)
-
+            again = partial(self._again, call, name, params, lines)
             outcome = await self._after(refused, era, generation, call.client, call.caller, again)
         if call.method == "tools/list" and isinstance(outcome, Result):
             learnt = self.annotations.learn(outcome.value, is_first_page="cursor" not in params)
             return Result(learnt, outcome.is_typed, outcome.is_hinted)
         return outcome
+
+    async def _again(self, call: Call, name: str | None, params: Params, lines: bytes, era: Era) -> Outcome:
+        """A call once more, in the era that it turned out to be."""
+        if era == "modern":
+            return await self._modern.call(call, name, params, lines)
+        return await self._handshaken(call, params)
 
     async def _stood_in(self, call: Call, uri: str) -> Outcome:
         """A method that the modern era lost, done here as that era does it."""

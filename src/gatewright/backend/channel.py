@@ -41,7 +41,7 @@ NOT_SENT: Final = "nothing was sent"
 """The argument of a CancelledError that ended a request before a byte of it was written."""
 
 
-class _Lost(Exception):
+class Lost(Exception):
     """The connection closed before an answer. `is_safe`: it was a reused one, so most likely it was never read."""
 
     def __init__(self, *, is_safe: bool) -> None:
@@ -152,7 +152,7 @@ class HttpConnection(asyncio.Protocol):
             self._complete()
         waiter, self._waiter = self._waiter, None
         if waiter is not None and not waiter.done():
-            waiter.set_exception(_Lost(is_safe=self._is_reused and not has_begun))
+            waiter.set_exception(Lost(is_safe=self._is_reused and not has_begun))
         if self._stream is not None:
             self._stream.fail(BackendGarbage("the backend closed the connection in the middle of its answer"))
             self._stream = None
@@ -346,25 +346,35 @@ class HttpChannel:
         Raises BackendUnavailable when it surely was not carried out, BackendGarbage when it may have been; a
         CancelledError says NOT_SENT when nothing was written.
         """
-        idle = self._idle
         while True:
-            connection = idle.pop() if idle else None
+            connection = self.ready()
             if connection is None:
                 try:
                     connection = await self._acquire()
                 except asyncio.CancelledError:
                     raise asyncio.CancelledError(NOT_SENT) from None
-            elif not connection.is_usable:
-                continue
             waiter = connection.ask(payload)
             try:
                 return await waiter
-            except _Lost as lost:
-                if not (lost.is_safe and is_retry_safe):
-                    raise BackendGarbage(f"{self._name} closed the connection without an answer") from None
+            except Lost as lost:
+                self.judge(lost, is_retry_safe)
             except asyncio.CancelledError:
                 connection.left(waiter)
                 raise
+
+    def ready(self) -> HttpConnection | None:
+        """A usable connection that nobody uses, if there is one: whoever gets it asks on it at once."""
+        idle = self._idle
+        while idle:
+            connection = idle.pop()
+            if connection.is_usable:
+                return connection
+        return None
+
+    def judge(self, lost: Lost, is_retry_safe: bool) -> None:
+        """Return if the request may be sent again. Raises BackendGarbage when it may have been carried out."""
+        if not (lost.is_safe and is_retry_safe):
+            raise BackendGarbage(f"{self._name} closed the connection without an answer") from None
 
     def release(self, connection: HttpConnection) -> None:
         """An exchange is over and its usable connection may carry another."""

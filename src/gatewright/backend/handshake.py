@@ -449,7 +449,7 @@ class HandshakeFace:
 
     def _exchange(self, session: BackendSession, call: Call, params: Params) -> Awaitable[Result | Failure]:
         token = next(self._ids)
-        sink = CallSink(call, self._tasks, session.link, self._start, self._changes, token, can_ask=True)
+        sink = CallSink(call, self._tasks, session.link, self._start, self._changes, token, True)
         if "task" in params:
             if call.client.revision.has_tasks:
                 return self._tasks.carry(session.exchange, call, params, sink, token)

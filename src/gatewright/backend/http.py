@@ -18,7 +18,7 @@ from msgspec import UNSET
 
 from gatewright.backend.address import Address
 from gatewright.backend.base import Link, Refused, Request, SessionLost, Sink
-from gatewright.backend.channel import NOT_SENT, HttpChannel
+from gatewright.backend.channel import NOT_SENT, HttpChannel, Lost
 from gatewright.backend.resume import Resume
 from gatewright.background import Background
 from gatewright.call import Failure, Result
@@ -39,6 +39,7 @@ RESUME_TRIES: Final = 4
 """How often in a row a broken stream may not be had before its call fails."""
 LISTEN: Final = "subscriptions/listen"
 _IS_ERA_NEUTRAL: Final = "initialize"
+_SPECIAL: Final = frozenset({LISTEN, _IS_ERA_NEUTRAL})
 _SESSION: Final = b"mcp-session-id: %b\r\n"
 _NOT_CARRIED_OUT: Final = frozenset({401, 403, 405, 406, 413, 415, 421, 426, 429, 431, 503})
 """Besides 400, 404 and redirects: statuses that say that nothing ran, so that the call may be sent again."""
@@ -59,14 +60,13 @@ class HttpConnector:
         self.name: Final = name
         self.start: Final = Background(tasks)
         self.max_event_bytes: Final = settings.max_response_bytes
-        self._channel = HttpChannel(name, address.origin, settings)
+        self.channel: Final = HttpChannel(name, address.origin, settings)
         self._streams = HttpChannel(name, address.origin, settings)
         asides = min(settings.max_connections, MAX_ASIDES)
         self._asides = HttpChannel(name, address.origin, settings, max_connections=asides)
         post = address.head("POST", "content-type: application/json\r\naccept: application/json, text/event-stream\r\n")
         self.post_format: Final = post.replace(b"%", b"%%") + b"%b%bcontent-length: %d\r\n\r\n%b"
         """A whole POST, to be filled with a link's lines, a request's lines, the body's length and the body."""
-        self.send: Final = self._channel.send
         self.send_standing: Final = self._streams.send
         """For streams that stand as long as somebody listens: a pool of their own, so that calls do not starve."""
         self.send_aside: Final = self._asides.send
@@ -83,7 +83,7 @@ class HttpConnector:
     async def aclose(self) -> None:
         """Close the pools."""
         self._is_closed = True
-        await asyncio.gather(self._channel.aclose(), self._streams.aclose(), self._asides.aclose())
+        await asyncio.gather(self.channel.aclose(), self._streams.aclose(), self._asides.aclose())
 
     async def stand(self, headers: bytes) -> HttpResponse:
         """The GET of a standing stream."""
@@ -91,7 +91,7 @@ class HttpConnector:
 
     async def resume(self, headers: bytes) -> HttpResponse:
         """The GET that resumes a call's stream: it takes the place of the call's own connection."""
-        return await self._channel.send(self._get + headers + b"\r\n", is_retry_safe=True)
+        return await self.channel.send(self._get + headers + b"\r\n", is_retry_safe=True)
 
     async def delete(self, headers: bytes) -> None:
         """One DELETE, within CLOSE_S."""
@@ -110,7 +110,7 @@ class HttpLink:
         self._name = connector.name
         self._sink = sink
         self._post = connector.post_format
-        self._send = connector.send
+        self._channel = connector.channel
         self.session_id = session_id
         """The backend's id of the session, empty when it gave none."""
         self._session = _SESSION % session_id if session_id else b""
@@ -133,14 +133,21 @@ class HttpLink:
         body = jsonrpc.request(request.id, request.method, request.params)
         payload = self._post % (self._standing, request.headers, len(body), body)
         try:
-            if request.method == LISTEN:
-                response = await self._connector.send_standing(payload, False)
-            else:
-                response = await self._send(payload, request.is_retry_safe)
+            connection = None if request.method in _SPECIAL else self._channel.ready()
+            if connection is None:
+                response = await self._sent(payload, request)
+            else:  # as HttpChannel.send does, without a coroutine more
+                waiter = connection.ask(payload)
+                try:
+                    response = await waiter
+                except Lost as lost:
+                    self._channel.judge(lost, request.is_retry_safe)
+                    response = await self._sent(payload, request)
+                except asyncio.CancelledError:
+                    connection.left(waiter)
+                    raise
             if response.status != 200:
                 return self._refused(request, response)
-            if request.method == _IS_ERA_NEUTRAL:
-                self._note_session(response)
             if response.stream is not None:
                 return await self._streamed(request, response, sink)
             answer = self._answer(request, response)
@@ -150,6 +157,15 @@ class HttpLink:
             if is_told and self.is_open:
                 self._connector.start(self._cancel(request.id))
             raise
+
+    async def _sent(self, payload: bytes, request: Request) -> HttpResponse:
+        """The response to a request that is not like most, or that has to wait for a connection."""
+        if request.method == LISTEN:
+            return await self._connector.send_standing(payload, False)
+        response = await self._channel.send(payload, request.is_retry_safe)
+        if request.method == _IS_ERA_NEUTRAL and response.status == 200:
+            self._note_session(response)
+        return response
 
     async def tell(self, message: bytes) -> None:
         """See Link.tell."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, Final, final
 
 import structlog
@@ -74,9 +74,15 @@ class ModernFace:
 
     async def call(self, call: Call, name: str | None, params: Params, param_headers: bytes) -> Outcome:
         """Carry a call out under the backend's own `name`. Raises BackendError."""
+        return self.outcome(await self.exchange(call, name, params, param_headers), call)
+
+    def exchange(
+        self, call: Call, name: str | None, params: Params, param_headers: bytes
+    ) -> Awaitable[Result | Failure]:
+        """The exchange of `call`, whose answer is to be given to `outcome`. Raises BackendError."""
         link = self._link
         if link is None or not link.is_open:
-            link = await self._open()
+            return self._opened(call, name, params, param_headers)
         token = next(self._ids)
         row = call.row
         request = Request(
@@ -86,8 +92,15 @@ class ModernFace:
             self._mirrored(row, call.method, name) + param_headers,
             row is not None and row.is_retry_safe,
         )
-        sink = CallSink(call, self._tasks, link, self._start, self._changes, token, can_ask=False)
-        answer = await link.exchange(request, sink)
+        sink = CallSink(call, self._tasks, link, self._start, self._changes, token, False)
+        return link.exchange(request, sink)
+
+    async def _opened(self, call: Call, name: str | None, params: Params, param_headers: bytes) -> Result | Failure:
+        await self._open()
+        return await self.exchange(call, name, params, param_headers)
+
+    def outcome(self, answer: Result | Failure, call: Call) -> Outcome:
+        """What the answer to a call means. Raises BackendGarbage."""
         try:
             return bridge.outcome_of(answer, call, self._tasks)
         except ProtocolError as error:

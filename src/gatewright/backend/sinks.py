@@ -74,31 +74,19 @@ class OpenAsks:
 
 
 @final
-class CallSink:
-    """What a backend says while it carries out one call. `token` is the call's progress token on this hop; a backend
-    that may not ask (2026-07-28) is not listened to when it does."""
+class CallSink(msgspec.Struct, eq=False):
+    """What a backend says while it carries out one call. A struct because one is made per call."""
 
-    __slots__ = ("_asks", "_call", "_can_ask", "_changes", "_link", "_start", "_tasks", "_token")
-
-    def __init__(
-        self,
-        call: Call,
-        tasks: Tasks,
-        link: Link,
-        start: Start,
-        changes: Changes,
-        token: int,
-        *,
-        can_ask: bool,
-    ) -> None:
-        self._call = call
-        self._tasks = tasks
-        self._link = link
-        self._start = start
-        self._changes = changes
-        self._token = token
-        self._can_ask = can_ask
-        self._asks: OpenAsks | None = None
+    _call: Call
+    _tasks: Tasks
+    _link: Link
+    _start: Start
+    _changes: Changes
+    _token: int
+    """The call's progress token on this hop."""
+    _can_ask: bool
+    """A backend that may not ask (2026-07-28) is not listened to when it does."""
+    _asks: OpenAsks | None = None
 
     async def notified(self, method: str, params: Params) -> None:
         """Pass a notification on. Progress wants both tokens, the hop's and the client's; it counts as a sign of life,

@@ -7,10 +7,11 @@ is harmed. Sources: basic/index of every revision; basic/patterns/subscriptions 
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Final, ParamSpec
 
 import structlog
 from msgspec import Raw
@@ -18,12 +19,14 @@ from typing_extensions import override
 
 from gatewright.call import Failure, Json, Outcome, Result
 from gatewright.errors import GatewayError, MissingCapability
+from gatewright.inbound.responder import DONE
 from gatewright.protocol import bridge, jsonrpc, refusals, subscriptions, tasks
 from gatewright.protocol.jsonrpc import Id
 from gatewright.protocol.methods import ACKNOWLEDGED, CANCELLED, LIST_CHANGED, LOG_MESSAGE, RESOURCE_UPDATED, Method
 from gatewright.protocol.modern import LOG_LEVELS
 from gatewright.protocol.revisions import Revision
 
+P = ParamSpec("P")
 ELSEWHERE: Final = frozenset({*LIST_CHANGED, RESOURCE_UPDATED, ACKNOWLEDGED, CANCELLED, tasks.NOTICE, tasks.STATUS})
 """What no modern request is told on its own stream: it is said on a subscription, or not at all (S-07, S-40)."""
 log = structlog.get_logger("gatewright.inbound")
@@ -67,16 +70,36 @@ class BaseReply(ABC):
         """See Reply.ask. Without a way to ask, the question is refused as the client would refuse it."""
         raise MissingCapability(f"{method} cannot be asked of this client", {})
 
-    async def answer(self, method: str, begin: Callable[[], Awaitable[Outcome]]) -> None:
+    async def answer(
+        self, method: str, begin: Callable[P, Awaitable[Outcome]], *args: P.args, **named: P.kwargs
+    ) -> None:
         """Await the outcome that `begin` gives and answer with it, with the refusal that either raises, or with an
         internal error."""
         try:
-            status, body = self.rendered(await begin())
-        except GatewayError as error:
-            status, body = self.refusal(error)
-        except Exception:  # noqa: BLE001 - the edge of a call: a bug ends this call, and is logged under an id
-            status, body = self.refusal(internal(method))
-        await self.finish(status, body)
+            try:
+                status, body = self.rendered(await begin(*args, **named))
+            except GatewayError as error:
+                status, body = self.refusal(error)
+            except Exception:  # noqa: BLE001 - the edge of a call: a bug ends this call, and is logged under an id
+                status, body = self.refusal(internal(method))
+            except asyncio.CancelledError as cancelled:
+                outcome = self.cancelled(cancelled)
+                if outcome is None:
+                    return
+                status, body = self.rendered(outcome)
+            finishing = self.finish(status, body)
+            if finishing is not DONE:
+                await finishing
+        finally:
+            self.over()
+
+    def cancelled(self, error: asyncio.CancelledError) -> Outcome | None:
+        """The task that carries the call out was cancelled. The outcome to answer with instead, None if no answer is
+        owed. Raises the error when the cancellation is not the client's doing."""
+        raise error
+
+    def over(self) -> None:  # noqa: B027 - most have nothing to do
+        """The call is over, answered or not."""
 
     def rendered(self, outcome: Outcome) -> tuple[int, bytes]:
         """HTTP status and body of the answer that says the outcome."""

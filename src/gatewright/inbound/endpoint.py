@@ -16,6 +16,7 @@ from gatewright.errors import GatewayError, InvalidRequest, OriginRefused, Parse
 from gatewright.inbound import media
 from gatewright.inbound.handshake import HandshakeSide
 from gatewright.inbound.http import HttpRequest
+from gatewright.inbound.known_heads import Judged, judge
 from gatewright.inbound.modern import ModernSide
 from gatewright.inbound.origins import Origins
 from gatewright.inbound.probes import Probes
@@ -64,6 +65,8 @@ class Endpoint:
 
     def serve(self, request: HttpRequest, responder: Responder) -> Awaitable[None]:
         """Serve one HTTP request: what can be answered at once is, the rest is to be awaited."""
+        if request.known is not None and request.known.judged is not None:
+            return self._read(request, responder, request.known.judged)
         origin = request.headers.get(b"origin")
         if origin is not None and not self.origins.is_allowed(origin):
             if self._probes.serve(request, responder):
@@ -96,8 +99,15 @@ class Endpoint:
             return _refuse(responder, InvalidRequest("Content-Type must be application/json"), 415)
         if not self._is_acceptable(headers.get(b"accept", b"*/*")):
             return _refuse(responder, InvalidRequest("Accept must list application/json and text/event-stream"), 406)
+        judged = judge(route, headers)
+        if request.known is not None:
+            request.known.judged = judged
+        return self._read(request, responder, judged)
+
+    def _read(self, request: HttpRequest, responder: Responder, judged: Judged) -> Awaitable[None]:
+        """Serve a POST whose head is as it must be."""
         body = request.body
-        version = headers.get(b"mcp-protocol-version")
+        route, version = judged.route, judged.version
         try:
             depth.check_json(body, max_depth=self._max_json_depth)
             if not body.startswith(b"{") and body.lstrip().startswith(b"["):
@@ -110,7 +120,7 @@ class Endpoint:
         except GatewayError as error:
             return _refuse(responder, error, request_id=jsonrpc.salvage_id(body))
         if modern.is_claimed(message, version):
-            return self._modern.serve(message, request, responder, route)
+            return self._modern.serve(message, request, responder, judged)
         return self._handshake.serve(message, request, responder, route)
 
     def _is_acceptable(self, accept: bytes) -> bool:

@@ -17,14 +17,14 @@ Trailers are read and dropped (section 7.1.2). `Upgrade` is ignored (RFC 9110 se
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, TypeAlias, final
 
 import httptools
 import msgspec
 
 from gatewright.errors import ProtocolError
-from gatewright.inbound.known_heads import KnownHeads
+from gatewright.inbound.known_heads import Known, KnownHeads
 from gatewright.inbound.settings import Limits
 
 Peer: TypeAlias = tuple[str, int] | None
@@ -58,15 +58,18 @@ _NO_FIELDS: Final[dict[bytes, bytes]] = {}
 
 @final
 class HttpRequest(msgspec.Struct, gc=False):
-    """One complete request. Header names are lower case; a repeated list-like field is joined with `, `."""
+    """One complete request. Header names are lower case; a repeated list-like field is joined with `, `, and
+    `content-length` is left out: the body says it. They may be shared with other requests: never change them."""
 
     method: str
     path: str
     """Without the query; percent-encoding kept as received."""
     query: bytes
-    headers: dict[bytes, bytes]
+    headers: Mapping[bytes, bytes]
     body: bytes
     peer: Peer
+    known: Known | None = None
+    """Its head, when the connection sent that before: what is found in it once may be kept there."""
 
 
 class Refusal(ProtocolError):
@@ -160,11 +163,11 @@ class RequestReader:
             return
         found = self._known.match(data, self._limits.max_body_bytes)
         if found is not None:
-            known, length, body = found
-            fields = known.fields.copy()
-            fields[b"content-length"] = length
+            known, body = found
             self.stage = stage + 3
-            self._deliver(HttpRequest(known.method, known.path, known.query, fields, body, self._peer), False, False)
+            self._deliver(
+                HttpRequest(known.method, known.path, known.query, known.fields, body, self._peer, known), False, False
+            )
             return
         self._parse(data)
         request, self._read = self._read, None
@@ -301,7 +304,7 @@ class RequestReader:
         url = self._url
         if url != self._target[0]:
             self._accept_target(url)
-        length = fields.get(b"content-length")
+        length = fields.pop(b"content-length", None)
         if length is None:
             self.body_left = 0
             self._chunked = b"transfer-encoding" in fields

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Mapping
-from typing import Final, cast, final
+from typing import cast, final
 
 import structlog
 from msgspec import UNSET
 
 from gatewright.call import Call, Client, Handler, Params
 from gatewright.errors import GatewayError, InvalidParams, InvalidRequest, MethodNotFound
-from gatewright.inbound.base import closed
 from gatewright.inbound.http import HttpRequest
+from gatewright.inbound.known_heads import Judged
 from gatewright.inbound.reply import Keepalive, ModernReply
 from gatewright.inbound.responder import DONE, Responder, running_task
 from gatewright.protocol import addressing, jsonrpc, modern, refusals
 from gatewright.protocol.chain import Chain
 from gatewright.protocol.methods import METHODS, Method
 
-NO_HEADERS: Final[Mapping[bytes, bytes]] = {}
 log = structlog.get_logger("gatewright.inbound")
 
 
@@ -33,19 +31,21 @@ class ModernSide:
         self._keepalive = keepalive
 
     def serve(
-        self, message: jsonrpc.Message, request: HttpRequest, responder: Responder, route: str
+        self, message: jsonrpc.Message, request: HttpRequest, responder: Responder, judged: Judged
     ) -> Awaitable[None]:
         """Serve one message: a request is answered, a notification accepted, anything else refused."""
         if message.id is UNSET or message.id is None or message.method is UNSET:
             self._accept(message, responder)
             return DONE
         try:
-            call = self._call(message, message.id, message.method, request, responder, route)
+            call = self._call(message, message.id, message.method, request, responder, judged)
         except GatewayError as error:
             failure = refusals.failure(error)
             responder.respond(refusals.status(error, "modern"), jsonrpc.error(message.id, failure))
             return DONE
-        return self._run(call, responder)
+        reply = cast("ModernReply", call.reply)
+        reply.watch(call.task, self._keepalive)
+        return reply.answer(call.method, self._handle, call)
 
     def _call(
         self,
@@ -54,11 +54,10 @@ class ModernSide:
         method: str,
         request: HttpRequest,
         responder: Responder,
-        route: str,
+        judged: Judged,
     ) -> Call:
         """The call in a request. Raises ClientError."""
-        headers = request.headers
-        row, name, client, meta = admitted(message, method, headers, self._chain)
+        row, name, client, meta = admitted(message, method, request.headers, self._chain, judged.agreed)
         return Call(
             method=method,
             row=row,
@@ -68,29 +67,9 @@ class ModernSide:
             client=client,
             reply=ModernReply(responder, request_id, row, client.revision, meta.get(modern.LOG_LEVEL_KEY)),
             task=running_task(responder),
-            route=route,
-            param_headers=_param_headers(headers) if b"mcp-param-" in b" ".join(headers) else NO_HEADERS,
+            route=judged.route,
+            param_headers=judged.param_headers,
         )
-
-    async def _run(self, call: Call, responder: Responder) -> None:
-        """Carry the call out while its client stays. The client leaving cancels it (basic/patterns/cancellation)."""
-        reply = cast("ModernReply", call.reply)
-        task = call.task
-        responder.on_gone = task.cancel
-        is_stream = call.row is not None and call.row.kind == "stream"
-        if is_stream:
-            responder.on_drain = task.cancel
-        self._keepalive.add(reply)
-        try:
-            await reply.answer(call.method, lambda: self._handle(call))
-        except asyncio.CancelledError:
-            if not responder.is_gone and not (is_stream and responder.is_draining):
-                raise
-            task.uncancel()
-            if not responder.is_gone:
-                await reply.answer(call.method, closed)
-        finally:
-            self._keepalive.remove(reply)
 
     def _accept(self, message: jsonrpc.Message, responder: Responder) -> None:
         """Core notifications do nothing over HTTP in this revision, and responses are not allowed."""
@@ -102,11 +81,16 @@ class ModernSide:
 
 
 def admitted(
-    message: jsonrpc.Message, method: str, headers: Mapping[bytes, bytes] | None, chain: Chain
+    message: jsonrpc.Message,
+    method: str,
+    headers: Mapping[bytes, bytes] | None,
+    chain: Chain,
+    agreed: modern.Agreed | None = None,
 ) -> tuple[Method | None, str | None, Client, Params]:
     """Whether a request may be served: its row in the table, what it addresses, who sent it, its `_meta`.
 
-    `headers` are None on a transport that has none. Raises ClientError, ChainRefused.
+    `headers` are None on a transport that has none; `agreed` is what they are known to agree with. Raises ClientError,
+    ChainRefused.
     """
     params = jsonrpc.NO_PARAMS if message.params is UNSET else message.params
     row = METHODS.get(method)
@@ -116,14 +100,9 @@ def admitted(
             name = addressing.name_of(row, params)
         except InvalidParams as error:
             unnamed = error  # the ladder's own failures come first
-    client, meta = modern.admit(message, name, headers, chain)
+    client, meta = modern.admit(message, name, headers, chain, agreed)
     if row is not None and not row.is_modern:
         raise MethodNotFound(f"Method not found: {method}")
     if unnamed is not None:
         raise unnamed
     return row, name, client, meta
-
-
-def _param_headers(headers: Mapping[bytes, bytes]) -> Mapping[bytes, bytes]:
-    """The `Mcp-Param-*` headers of a request."""
-    return {name: value for name, value in headers.items() if name.startswith(b"mcp-param-")}

@@ -14,6 +14,7 @@ from typing import Final, Protocol, final
 from msgspec import Raw
 from typing_extensions import override
 
+from gatewright.call import Result
 from gatewright.inbound.base import BaseReply, ModernRules
 from gatewright.inbound.responder import DONE, Responder
 from gatewright.protocol import sse
@@ -131,6 +132,31 @@ class HttpReply(BaseReply):
 
 @final
 class ModernReply(ModernRules, HttpReply):
-    """A reply in the modern era."""
+    """A reply in the modern era, and what ends with it: the client leaving cancels the call (2026-07-28,
+    basic/patterns/cancellation)."""
 
-    __slots__ = ()
+    __slots__ = ("_keepalive", "_task")
+
+    def watch(self, task: asyncio.Task[object], keepalive: Keepalive) -> None:
+        """The call begins, carried out by that task."""
+        self._task = task
+        self._keepalive = keepalive
+        responder = self._responder
+        responder.on_gone = task.cancel
+        if self.is_subscription:
+            responder.on_drain = task.cancel
+        keepalive.add(self)
+
+    @override
+    def cancelled(self, error: asyncio.CancelledError) -> Result | None:
+        """Nothing more is sent to a client that left; a subscription that the listener ends, ends well
+        (basic/patterns/subscriptions, "Graceful Closure")."""
+        responder = self._responder
+        if not responder.is_gone and not (self.is_subscription and responder.is_draining):
+            raise error
+        self._task.uncancel()
+        return None if responder.is_gone else Result(b"{}")
+
+    @override
+    def over(self) -> None:
+        self._keepalive.remove(self)

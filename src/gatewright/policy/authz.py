@@ -27,7 +27,7 @@ def permit(caller: Caller, route: str, target: Target) -> Permit | None:
 class Authz:
     """Sets `call.permit`."""
 
-    def __call__(self, call: Call, proceed: Handler, /) -> Awaitable[Outcome]:
+    def __call__(self, call: Call, proceed: Handler) -> Awaitable[Outcome]:
         """Decide, then go on with the permit."""
         if call.target is None:
             raise InvalidRequest("the call has no target")

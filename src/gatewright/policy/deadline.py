@@ -28,7 +28,7 @@ class Deadline:
         self._timer: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    async def __call__(self, call: Call, proceed: Handler, /) -> Outcome:
+    async def __call__(self, call: Call, proceed: Handler) -> Outcome:
         """Bound the call by its target's settings. Raises BackendTimeout."""
         if call.method in UNBOUNDED:
             return await proceed(call)

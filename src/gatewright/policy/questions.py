@@ -25,7 +25,7 @@ MAX_ROUNDS: Final = 16
 class Questions:
     """Turns InputRequired outcomes into questions and retries, where the client is of the handshake era."""
 
-    def __call__(self, call: Call, proceed: Handler, /) -> Awaitable[Outcome]:
+    def __call__(self, call: Call, proceed: Handler) -> Awaitable[Outcome]:
         """Go on until the outcome is a result or a failure. Raises MissingCapability, BackendGarbage."""
         return proceed(call) if call.client.revision.has_result_type else self._settled(call, proceed)
 

@@ -25,7 +25,7 @@ class Resolve:
     def __init__(self, targets: Targets) -> None:
         self._targets = targets
 
-    def __call__(self, call: Call, proceed: Handler, /) -> Awaitable[Outcome]:
+    def __call__(self, call: Call, proceed: Handler) -> Awaitable[Outcome]:
         """Find the target, then go on."""
         call.target = self._targets.known(call)
         return proceed(call) if call.target is not None else self._found(call, proceed)

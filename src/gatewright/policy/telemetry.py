@@ -52,7 +52,7 @@ class Telemetry:
         self._record = counts.record
         self._now = now
 
-    async def __call__(self, call: Call, proceed: Handler, /) -> Outcome:
+    async def __call__(self, call: Call, proceed: Handler) -> Outcome:
         """Count it when it has ended, however that was."""
         try:
             outcome = await proceed(call)

@@ -70,14 +70,27 @@ def is_claimed(message: jsonrpc.Message, version_header: bytes | None) -> bool:
         return False
 
 
+@final
+class Agreed(msgspec.Struct, gc=False):
+    """What the headers of a request agree with: the same headers beside the same body need no second look."""
+
+    version: str = ""
+    method: str = ""
+    name: str | None = None
+
+
 def admit(
-    message: jsonrpc.Message, name: str | None, headers: Mapping[bytes, bytes] | None, chain: Chain
+    message: jsonrpc.Message,
+    name: str | None,
+    headers: Mapping[bytes, bytes] | None,
+    chain: Chain,
+    agreed: Agreed | None = None,
 ) -> tuple[Client, Params]:
     """Climb the ladder. Returns the client as this request describes it, and the members of its `_meta`.
 
     `name` is what the request addresses, None when it addresses nothing; `headers` are the request's by lower-case
-    name, None on a transport that has none (stdio); `chain` is the gateway's place in chains. Raises MalformedMeta,
-    HeaderMismatch, UnsupportedVersion or ChainRefused.
+    name, None on a transport that has none (stdio), and `agreed` what exactly these were found to agree with last;
+    `chain` is the gateway's place in chains. Raises MalformedMeta, HeaderMismatch, UnsupportedVersion or ChainRefused.
     """
     raw_meta = None if message.params is UNSET else message.params.get("_meta")
     if raw_meta is None:
@@ -85,7 +98,11 @@ def admit(
     text = bytes(raw_meta)
     said = _remembered(text, chain) if len(text) <= MAX_REMEMBERED_BYTES else _said(text, chain)
     if headers is not None:
-        _agree(message.method, name, said.version, headers)
+        if agreed is None:
+            _agree(message.method, name, said.version, headers)
+        elif agreed.method != message.method or agreed.name != name or agreed.version != said.version:
+            _agree(message.method, name, said.version, headers)
+            agreed.version, agreed.method, agreed.name = said.version, str(message.method), name
     if said.client is None:
         if headers is not None:
             _check_plain(said.version, "MCP-Protocol-Version")
