@@ -119,10 +119,7 @@ class Dialogue:
         if row is not None and not row.is_handshake:
             raise MethodNotFound(f"Method not found: {method}")
         if method == "logging/setLevel":
-            level = _level(params)
-            session.set_log_level(level)
-            if session.elsewhere is not None:
-                await session.elsewhere.set_log_level(session, level)
+            await _set_level(session, _level(params))
         call = Call(
             method=method,
             row=row,
@@ -178,6 +175,13 @@ def cancelled_id(params: Params) -> jsonrpc.Id:
         return _decode_id(params.get("requestId", b""))
     except jsonrpc.UNREADABLE as error:
         raise InvalidParams("notifications/cancelled needs params.requestId, a string or an integer") from error
+
+
+async def _set_level(session: Session, level: str) -> None:
+    """Here, and on other replicas."""
+    session.set_log_level(level)
+    if session.elsewhere is not None:
+        await session.elsewhere.set_log_level(session, level)
 
 
 def _level(params: Params) -> str:

@@ -32,6 +32,8 @@ PAUSE_S: Final = 0.1
 PAUSE_MAX_S: Final = 1.0
 STALE_S: Final = 2.5
 """After this long without a word from the store what it said before is not believed any more."""
+SETTLE_S: Final = 3.0
+"""How long the others have to say that they live after the store was there again."""
 MAX_SAID: Final = 1_000
 """What one answer in parts may be ahead of whoever asked."""
 TELL, ASK, SAID, DONE, FAILED, CANCEL = range(6)
@@ -192,6 +194,7 @@ class Post:
         self._errands: dict[str, asyncio.Task[None]] = {}
         self._out: dict[str, list[Letter]] = {}
         self._watch: asyncio.TimerHandle | None = None
+        self._settled_at = 0.0
 
     def hear(self, kind: str, hear: Hear) -> None:
         """Take what is told of that kind."""
@@ -237,7 +240,7 @@ class Post:
                 try:
                     if loop.time() >= beaten_at + self._beat_s:
                         beaten_at = loop.time()
-                        self._beaten(await self._store.beat())
+                        self._beaten(await self._store.beat(), beaten_at)
                         self._fresh(loop)
                     letters = await self._store.receive(self._beat_s)
                 except StoreUnavailable:
@@ -263,10 +266,13 @@ class Post:
 
     # --- the store
 
-    def _beaten(self, beat: Beat) -> None:
-        gone, self.alive = self.alive - beat.alive, beat.alive
+    def _beaten(self, beat: Beat, now: float) -> None:
         if beat.is_lapsed:
             self._stale()
+            self._settled_at = now + SETTLE_S
+        # A store that was away or emptied has heard of nobody yet: that is no death.
+        alive = beat.alive | self.alive if now < self._settled_at else beat.alive
+        gone, self.alive = self.alive - alive, alive
         if gone:
             self._lost(gone)
             self.on_gone(gone)
