@@ -69,6 +69,13 @@ class _Failed(msgspec.Struct, frozen=True, array_like=True):
     data: bytes | None
 
 
+@final
+class _Required(msgspec.Struct, frozen=True):
+    """The data of a MissingCapability."""
+
+    requiredCapabilities: dict[str, msgspec.Raw]
+
+
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decode: Final = msgspec.msgpack.Decoder(Letter).decode
 _decode_failed: Final = msgspec.msgpack.Decoder(_Failed).decode
@@ -378,12 +385,18 @@ class Post:
 
 
 def _failed(error: GatewayError) -> bytes:
-    name = next((one.__name__ for one in type(error).__mro__ if one.__name__ in _KNOWN), "GatewayError")
+    if isinstance(error, errors.MissingCapability):
+        name = errors.MissingCapability.__name__
+    else:
+        name = next((one.__name__ for one in type(error).__mro__ if one.__name__ in _KNOWN), "GatewayError")
     data = None if error.data is None else msgspec.json.encode(error.data)
     return _encode(_Failed(name, error.message, data))
 
 
 def _error(failed: _Failed) -> GatewayError:
+    if failed.name == errors.MissingCapability.__name__ and failed.data is not None:
+        required = msgspec.json.decode(failed.data, type=_Required).requiredCapabilities
+        return errors.MissingCapability(failed.message, dict(required))
     kind = _KNOWN.get(failed.name, GatewayError)
     return kind(failed.message, data=None if failed.data is None else msgspec.Raw(failed.data))
 
