@@ -24,7 +24,9 @@ async def serve() -> None:
     app = server.http_app(path="/mcp", json_response=True, stateless_http=False)
     listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
     print(f"http://127.0.0.1:{listener.getsockname()[1]}/mcp", flush=True)
-    config = uvicorn.Config(app, log_level="error", access_log=False, http="httptools", lifespan="on", backlog=2048)
+    config = uvicorn.Config(
+        app, log_level="error", access_log=False, http="httptools", lifespan="on", backlog=2048, timeout_keep_alive=75
+    )
     await uvicorn.Server(config).serve(sockets=[listener])
 
 
