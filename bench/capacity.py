@@ -46,7 +46,7 @@ store: {store}
 log: {{level: warning}}
 sessions: {{max_sessions: 1000000}}
 backends:
-  stub: {{url: "{stub}/mcp", max_connections: 64}}
+  stub: {{url: "{stub}{path}", max_connections: {connections}}}
 """
 
 
@@ -62,6 +62,7 @@ class Plan:
     load_s: int
     tool: str
     store: str
+    backend_streams: int
     out: str
 
 
@@ -207,18 +208,19 @@ def _end(process: "subprocess.Popen[str]") -> None:
 
 
 @contextlib.contextmanager
-def _gateways(count: int, stub: str, store: str, directory: Path) -> Iterator[Running]:
+def _gateways(count: int, stub: str, plan: Plan, directory: Path) -> Iterator[Running]:
     """`serve --workers` behind one port with a shared store, else so many gateways with a port each."""
     config = directory / "gatewright.yaml"
     command = [str(Path(sys.executable).parent / "gatewright"), "serve", str(config)]
     with contextlib.ExitStack() as stack:
-        redis = None
+        redis, store = None, plan.store
         if store == "redis":
             redis = RedisServer(directory, stack)
             store = f"redis://127.0.0.1:{redis.port}/0"
             command += ["--workers", str(count)]
             count = 1
-        config.write_text(_CONFIG.format(stub=stub, store=store))
+        path = "/streaming" if plan.backend_streams else "/mcp"
+        config.write_text(_CONFIG.format(stub=stub, store=store, path=path, connections=max(64, plan.backend_streams)))
         started = [stack.enter_context(announcing(*command, program="")) for _ in range(count)]
         urls = tuple(line.rpartition(" ")[2] + "/mcp/stub" for line, _ in started)
         parents = [process for _, process in started]
@@ -238,7 +240,7 @@ def run(plan: Plan, target: str, count: int, backend: tuple[str, psutil.Process]
     url, stub = backend
     row = Row(target, count, plan.sessions * count)
     with contextlib.ExitStack() as stack:
-        opened = _gateways(count, url, plan.store, directory) if target == "gatewright" else _fastmcp(count)
+        opened = _gateways(count, url, plan, directory) if target == "gatewright" else _fastmcp(count)
         running = stack.enter_context(opened)
         _calls(plan, running, directory, _WARM_UP_CALLS_S)
         row.alone = _calls(plan, running, directory, plan.load_s)
@@ -369,6 +371,12 @@ def _plan() -> Plan:
     parser.add_argument(
         "--store", default="memory", choices=("memory", "redis"), help="redis: several workers, one port"
     )
+    parser.add_argument(
+        "--backend-streams",
+        type=int,
+        default=0,
+        help="the backend offers streams too, and may have so many connections",
+    )
     parser.add_argument("--out", default="", help="where the samples go (default bench/results)")
     options = parser.parse_args()
     targets = tuple(options.targets.split(","))
@@ -386,6 +394,7 @@ def _plan() -> Plan:
         load_s=options.load,
         tool=options.tool,
         store=options.store,
+        backend_streams=options.backend_streams,
         out=options.out,
     )
 

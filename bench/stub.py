@@ -1,10 +1,10 @@
 """The stub backend: a bare asyncio.Protocol on uvloop and httptools, so cheap that the middle dominates the measure.
 
 `python -m bench.stub --port 0` prints `http://127.0.0.1:PORT`. Its endpoint `/mcp` speaks both eras, `/modern` only
-2026-07-28, `/handshake` only the revisions up to 2025-11-25; `/modern-500` and `/handshake-500` list 500 tools instead
-of 5. `python -m bench.stub --stdio` speaks both eras as newline-delimited JSON-RPC. It answers in the order of one
-connection and never reads headers: framing and the body are all it needs. Not a conforming server: sessions are handed
-out, never checked.
+2026-07-28, `/handshake` only the revisions up to 2025-11-25; `/streaming` is `/mcp` with GET streams, on which nothing
+is ever said; `/modern-500` and `/handshake-500` list 500 tools instead of 5. `python -m bench.stub --stdio` speaks both
+eras as newline-delimited JSON-RPC. It answers in the order of one connection and never reads headers: framing and the
+body are all it needs. Not a conforming server: sessions are handed out, never checked.
 """
 
 import argparse
@@ -20,8 +20,10 @@ import uvloop
 
 from bench.answers import MANY_TOOLS, Face, Message, Reply, answer, decode
 
+_STREAMING = b"/streaming"
 _FACES = {
     b"/mcp": Face(),
+    _STREAMING: Face(),
     b"/modern": Face(handshake=False),
     b"/handshake": Face(modern=False),
     b"/modern-500": Face(handshake=False, tool_count=MANY_TOOLS),
@@ -79,7 +81,8 @@ class StubProtocol(asyncio.Protocol):
         chunks.clear()
         face = _FACES.get(self._url)
         if self._parser.get_method() != b"POST" or face is None:
-            self._transport.write(_NOT_FOUND if face is None else _NOT_ALLOWED)
+            is_stream = self._url == _STREAMING and self._parser.get_method() == b"GET"
+            self._transport.write(_SSE_HEAD if is_stream else _NOT_FOUND if face is None else _NOT_ALLOWED)
             return
         try:
             message = decode(body)
