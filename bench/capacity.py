@@ -72,6 +72,8 @@ class Row:
     target: str
     processes: int
     sessions: int
+    open: int = 0
+    """Of the sessions, those that opened."""
     failed: int = 0
     opened_per_s: float = 0.0
     rss_before: int = 0
@@ -93,16 +95,16 @@ class Row:
 
     @property
     def rss_per_session(self) -> float:
-        return (self.rss_after - self.rss_before) / max(1, self.sessions)
+        return (self.rss_after - self.rss_before) / max(1, self.open)
 
     @property
     def pss_per_session(self) -> float:
-        return (self.pss_after - self.pss_before) / max(1, self.sessions)
+        return (self.pss_after - self.pss_before) / max(1, self.open)
 
     @property
     def kernel_per_connection(self) -> float:
         """Of one end: both ends of a loopback connection are on this machine."""
-        return self.kernel_growth / max(1, self.sessions) / 2
+        return self.kernel_growth / max(1, self.open) / 2
 
 
 @dataclass(frozen=True)
@@ -244,9 +246,10 @@ def run(plan: Plan, target: str, count: int, backend: tuple[str, psutil.Process]
         kernel, stored = _kernel(), running.store.memory() if running.store else 0
         clients = Clients(stack)
         held = clients.open(running.urls, row.sessions, plan.tool)
+        row.open = sum(one.open for one in held)
         row.failed = sum(one.failed for one in held)
         row.opened_per_s = row.sessions / max(0.01, *(one.seconds for one in held))
-        _say(f"{target} x{count}: {sum(one.open for one in held)} open at {row.opened_per_s:.0f}/s")
+        _say(f"{target} x{count}: {row.open} open at {row.opened_per_s:.0f}/s")
         _rest(plan, running, clients, row)
         row.rss_after, row.pss_after = _memory(running)
         row.kernel_growth = _kernel() - kernel

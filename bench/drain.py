@@ -96,7 +96,7 @@ async def roll(url: str, replicas: list[Replica], stub: psutil.Process, plan: "P
                 await replica.restart(tally)
                 await asyncio.sleep(plan.settle_s)
                 if stub.status() == psutil.STATUS_ZOMBIE:
-                    raise RuntimeError("the stub behind the gateways was killed: this run says nothing")
+                    raise RuntimeError(f"the stub behind the gateways has died ({stub.wait()}): this run says nothing")
         clients.is_over = True
         await calling
         for stream in streams:

@@ -146,7 +146,7 @@ class _Stream(asyncio.Protocol):
     @override
     def connection_lost(self, exc: Exception | None) -> None:
         if self._answer is None:
-            self._holder.closed += 1
+            self._holder.closed += self.is_open
         elif not self._answer.done():
             self._answer.set_exception(ConnectionError("closed before the answer was complete"))
 

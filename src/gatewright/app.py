@@ -31,6 +31,7 @@ from gatewright.backend.homes import Homes
 from gatewright.backend.http import HttpConnector
 from gatewright.backend.python import PythonConnector
 from gatewright.backend.relay import RelayHost
+from gatewright.backend.retries import RetryHost
 from gatewright.backend.settings import BackendSettings
 from gatewright.backend.sse import SseConnector
 from gatewright.backend.stdio import StdioConnector
@@ -308,6 +309,7 @@ class Gateway:
         if elsewhere is not None:
             faces = {name: backend.face for name, backend in backends.items()}
             elsewhere.host = RelayHost(faces, elsewhere.member, elsewhere.post, background)
+            RetryHost(backends, elsewhere.post)
         bounds = _slowest(config)
         cursors = Cursors(derived(self._secret.value, "cursors"))
 

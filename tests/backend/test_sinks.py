@@ -117,7 +117,7 @@ async def test_a_task_reports_progress_after_its_call() -> None:
         scene.outlets["c2"] = Replies()
         call = call_of(handshake_client("c1"), reply=scene.reply)
         sinks: list[Sink] = [
-            CallSink(call, tasks, scene.wire, scene.background, scene.told, TOKEN, can_ask=True),
+            CallSink(call, tasks, scene.wire, scene.background, scene.told, TOKEN, True),
             *(
                 SessionSink(tasks, session, ANONYMOUS, scene.outlets, scene.background, scene.told)
                 for session in ("c1", "c2", "")

@@ -58,14 +58,16 @@ def replaced(child: subprocess.Popen[str], number: int) -> int:
     return int(pid)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_signal_drains_every_worker_and_is_success(number: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    ("number", "told"), [(signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "SIGINT"), (signal.SIGHUP, "SIGTERM")]
+)
+def test_a_signal_drains_every_worker_and_is_success(number: signal.Signals, told: str) -> None:
     """Each is told to stop once, and nobody is started again."""
     with supervised(count=3) as child:
         pids = started(child, 3)
         child.send_signal(number)
         out, _ = child.communicate(timeout=WAIT_S)
-        assert sorted(out.splitlines()) == ["ended 0 SIGTERM", "ended 1 SIGTERM", "ended 2 SIGTERM", "over"]
+        assert sorted(out.splitlines()) == [f"ended 0 {told}", f"ended 1 {told}", f"ended 2 {told}", "over"]
         assert child.returncode == 0
         assert not any(is_alive(pid) for pid in pids.values())
 

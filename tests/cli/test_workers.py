@@ -77,9 +77,9 @@ class Running:
 
 
 @contextmanager
-def gateway(file: Path, *options: str) -> Iterator[Running]:
+def gateway(file: Path, **environ: str) -> Iterator[Running]:
     """Started, and ended with the test."""
-    with running("serve", str(file), *options) as child:
+    with running("serve", str(file), **environ) as child:
         yield Running(child)
 
 
@@ -116,12 +116,16 @@ def test_a_killed_worker_is_back_in_a_moment_and_its_neighbour_serves_on(file: P
 
 
 def test_workers_end_when_their_supervisor_is_killed(file: Path) -> None:
-    """None is left behind on the address, which can be bound again."""
-    with gateway(file) as up:
+    """None is left behind on the address, which can be bound again, nor what they shared."""
+    places = file.parent / "tmp"
+    places.mkdir()
+    with gateway(file, TMPDIR=str(places)) as up:
+        assert len(list(places.iterdir())) == 1
         pids = up.workers()
         children = [one.pid for one in up.parent.children(recursive=True)]
         up.child.kill()
         assert all(gone(pid) for pid in {*pids, *children})
+        assert list(places.iterdir()) == []
         parts = urlsplit(up.url)
         with socket.socket() as sock:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -9,6 +9,7 @@ from io import BytesIO
 
 import pytest
 
+from gatewright.inbound.crowd import Crowd, Places
 from gatewright.inbound.responder import Responder, error_body, refusal_bytes
 
 pytestmark = pytest.mark.anyio
@@ -21,6 +22,7 @@ class Wire:
         self.sent = b""
         self.held = b""
         self.writes = 0
+        self.crowd = Crowd(Places(1, 1), retry_after_s=1.0)
         self.is_draining = False
         self.is_ending = False
         self.is_paused = False
@@ -48,12 +50,6 @@ class Wire:
 
     def finish(self, responder: Responder, /) -> None:
         self.finished.append(responder)
-
-    def retry_after(self) -> bytes:
-        return b"Retry-After: 7\r\n"
-
-    def spread_s(self) -> float:
-        return 1.5
 
     def responder(self, *, is_last: bool = False, is_old: bool = False, is_bare: bool = False) -> Responder:
         return Responder(self, is_last, is_old, is_bare)

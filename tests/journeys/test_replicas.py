@@ -302,3 +302,37 @@ async def test_a_replica_that_is_stopped_leaves_its_sessions_to_the_others(tmp_p
         there.at(client, 1)
         assert await client.tool("echo", text="y") == {"label": "box", "text": "y"}
         assert introduced(box) == 1
+
+
+async def test_a_parked_call_is_answered_through_another_replica(tmp_path: Path) -> None:
+    """A modern client is asked by one replica and answers another, once; when the first one is dead it is told so."""
+    async with placed(tmp_path) as (there, _, _):
+        client = there.modern(0, {"elicitation": {"form": {}}})
+        form = {"message": "Who?", "requestedSchema": {"type": "object", "properties": {}}}
+        params: Json = {"name": "ask", "arguments": {"method": "elicitation/create", "params": form}}
+
+        async def asked() -> Json:
+            there.at(client, 0)
+            result = await client.result("tools/call", params)
+            (key,) = result["inputRequests"]
+            answer = {"action": "accept", "content": {"name": "Ada"}}
+            return {**params, "inputResponses": {key: answer}, "requestState": result["requestState"]}
+
+        retry = await asked()
+        there.at(client, 1)
+        assert "Ada" in json.dumps(await client.result("tools/call", retry))
+        assert (await client.ask("tools/call", retry))["error"]["code"] == -32602
+        changed = {**retry, "arguments": {**params["arguments"], "other": 1}}
+        assert (await client.ask("tools/call", changed))["error"]["code"] == -32602
+        there.at(client, 0)
+        assert (await client.ask("tools/call", retry))["error"]["code"] == -32602
+        retry = await asked()
+        there[0].signal(signal.SIGKILL)
+        await there[0].ended()
+        there.at(client, 1)
+        answer = await client.begin(client.request("tools/call", retry))
+        async with asyncio.timeout(10):
+            await answer.started
+        error = (await answer.last())["error"]
+        assert error["code"] == -32602
+        assert "make it again" in error["message"]

@@ -47,9 +47,12 @@ ROWS: dict[type[errors.GatewayError], tuple[int, int, int]] = {
     errors.SessionRequired: (-32600, 400, 400),
     errors.OriginRefused: (-32600, 403, 403),
     errors.Overloaded: (-31001, 503, 503),
+    errors.StoreUnavailable: (-31001, 503, 503),
+    errors.ChainRefused: (-31005, 200, 200),
     errors.BackendUnavailable: (-31002, 200, 200),
     errors.BackendTimeout: (-31003, 200, 200),
     errors.BackendGarbage: (-31004, 200, 200),
+    errors.BackendRefusedChain: (-31005, 200, 200),
 }
 
 
@@ -76,7 +79,7 @@ def test_every_refusal_has_a_row_or_inherits_one_of_its_source(cls: type[errors.
     if issubclass(cls, errors.ClientError):
         assert 400 <= row.modern_status < 500
         assert row.handshake_status in (200, 400, 403, 404)
-    elif issubclass(cls, errors.BackendError):
+    elif issubclass(cls, errors.BackendError | errors.ChainRefused):
         assert (row.modern_status, row.handshake_status) == (200, 200)
     elif not issubclass(cls, errors.Overloaded):
         assert row is refusals.INTERNAL

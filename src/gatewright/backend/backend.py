@@ -31,7 +31,14 @@ from gatewright.backend.relay import Face
 from gatewright.backend.standing import Standing
 from gatewright.backend.tasks import Tasks
 from gatewright.call import ANONYMOUS, Call, Caller, Client, Failure, Outcome, Params, Result
-from gatewright.errors import BackendError, BackendRefusedChain, BackendUnavailable, MethodNotFound, ProtocolError
+from gatewright.errors import (
+    BackendError,
+    BackendRefusedChain,
+    BackendUnavailable,
+    InvalidParams,
+    MethodNotFound,
+    ProtocolError,
+)
 from gatewright.protocol import addressing, bridge, jsonrpc, questions, tasks
 from gatewright.protocol.revisions import Era
 
@@ -92,7 +99,7 @@ class McpBackend:
         )
         self._speaks: Final = self._eras.speaks
         bounds = Limits(settings.max_parked, settings.max_parked_per_caller, settings.parked_s)
-        self._parking = Parking(name, sealer, bounds, background)
+        self._parking = Parking(name, sealer, bounds, background, None if homes is None else homes.post)
         self.feed: Final = Feed(name, self, background)
         self._feeds: WeakValueDictionary[str, Feed] = WeakValueDictionary()
         self._standing = Standing(outlets, background)
@@ -193,6 +200,15 @@ class McpBackend:
         if self._settings.instructions is not None:
             return Offer(found.capabilities, found.info, self._settings.instructions)
         return found
+
+    async def resume(self, call: Call) -> Outcome:
+        """See retries.Waits."""
+        if questions.state_in(call.params) is None:
+            raise InvalidParams("params.requestState is missing")
+        return await self._parking.carry(call, self._forgotten)
+
+    async def _forgotten(self, call: Call) -> Outcome:
+        raise InvalidParams("params.requestState: the call it belongs to has ended; make it again without it")
 
     @property
     def face(self) -> Face:

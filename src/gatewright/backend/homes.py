@@ -3,8 +3,8 @@
 A client session has one session with a backend, whichever replica a call comes to. The first replica that needs it
 opens it and says so in the client session's record; of two that do so at once one wins. Over HTTP the others go on with
 the same session id, without a new `initialize`. What runs in a process of its own (stdio, python, HTTP+SSE) stays
-there, and calls go through its replica (`backend.relay`). When that replica is dead, the next one that needs the session
-opens it anew: what it held is lost, as with a server that was restarted.
+there, and calls go through its replica (`backend.relay`). When that replica is dead, the next one that needs the
+session opens it anew: what it held is lost, as with a server that was restarted.
 """
 
 from __future__ import annotations
@@ -143,10 +143,10 @@ class Homes:
     """Where the sessions of one backend live."""
 
     def __init__(self, backend: str, connector: Connector, registry: Registry, post: Post) -> None:
+        self.post: Final = post
         self._backend = backend
         self._connector = connector
         self._registry = registry
-        self._post = post
         self._lost: dict[str, bytes] = {}
 
     @staticmethod
@@ -181,7 +181,7 @@ class Homes:
                 if found is not None:
                     return found
             own = await fresh()
-            claim = _encode(Claim(self._post.replica, handle_of(own.link), _said(own), secrets.token_hex(8)))
+            claim = _encode(Claim(self.post.replica, handle_of(own.link), _said(own), secrets.token_hex(8)))
             try:
                 won = await self._registry.claim(session, self._backend, claim, known)
             except BaseException:
@@ -206,7 +206,7 @@ class Homes:
 
     async def _taken(self, session: str, claim: Claim, known: bytes) -> tuple[bool, bytes]:
         """Put this replica in the place of another one. Returns whether it did, and the claim that stands."""
-        mine = _encode(msgspec.structs.replace(claim, replica=self._post.replica, nonce=secrets.token_hex(8)))
+        mine = _encode(msgspec.structs.replace(claim, replica=self.post.replica, nonce=secrets.token_hex(8)))
         won = await self._registry.claim(session, self._backend, mine, known)
         return won == mine, won or known
 
@@ -217,17 +217,17 @@ class Homes:
             revision, result = handshake.read_initialize_result(claim.result)
         except ProtocolError:
             return None
-        is_alive = claim.replica in self._post.alive
+        is_alive = claim.replica in self.post.alive
         if claim.handle is None:
-            if not is_alive or claim.replica == self._post.replica:
+            if not is_alive or claim.replica == self.post.replica:
                 return None
-            link: Link = RelayLink(self._post, claim.replica, self._backend, self._registry.ref_of(session) or "")
+            link: Link = RelayLink(self.post, claim.replica, self._backend, self._registry.ref_of(session) or "")
             hears = False
         else:
             connector = _http_connector(self._connector)
             if connector is None:
                 return None
-            hears = not is_alive or claim.replica == self._post.replica
+            hears = not is_alive or claim.replica == self.post.replica
             if hears:
                 hears, known = await self._taken(session, claim, known)
             link = HttpLink(connector, sink, claim.handle)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final, final
 import msgspec
 import structlog
 
+from gatewright.backend import retries
 from gatewright.call import Call, Failure, InputRequired, Json, Outcome, Result
 from gatewright.errors import GatewayError, InvalidParams, MissingCapability, Overloaded, ProtocolError
 from gatewright.protocol import bridge, jsonrpc, questions, sealed
@@ -29,6 +30,7 @@ from gatewright.protocol.questions import Question
 if TYPE_CHECKING:
     from gatewright.background import Background
     from gatewright.protocol.sealed import Sealer
+    from gatewright.stores.post import Post
 
 TOGETHER_S: Final = 0.02
 """Questions asked at once arrive one by one; those within this time go to the client together."""
@@ -60,6 +62,8 @@ class _State(msgspec.Struct, array_like=True):
     parked: int
     turn: int
     expires_at: float
+    replica: str = ""
+    """Where it waits; empty where there is but one."""
 
 
 _read_state: Final = msgspec.msgpack.Decoder(_State).decode
@@ -158,7 +162,12 @@ class Parked:
 class Parking:
     """The parked calls of one backend."""
 
-    def __init__(self, backend: str, sealer: Sealer, limits: Limits, background: Background) -> None:
+    def __init__(
+        self, backend: str, sealer: Sealer, limits: Limits, background: Background, post: Post | None = None
+    ) -> None:
+        self._post = post
+        """The way to calls that wait on other replicas; None where there are none."""
+        self._replica = "" if post is None else post.replica
         self._backend = backend
         self._sealer = sealer
         self._limits = limits
@@ -175,7 +184,10 @@ class Parking:
     async def carry(self, call: Call, carry: Carry) -> Outcome:
         """Carry a call out, or go on with the one that its state names. Raises InvalidParams for a state that is not
         good here, Overloaded when too many calls are parked."""
-        state = questions.state_in(call.params)
+        text = questions.state_in(call.params)
+        state = None if text is None else self._opened(call, text)
+        if state is not None and state.replica != self._replica and state.parked != ANEW and self._post is not None:
+            return await retries.retry(self._post, state.replica, self._backend, call)
         parked = self._begin(call, carry) if state is None else self._resumed(call, state, carry)
         parked.current = call
         try:
@@ -237,7 +249,7 @@ class Parking:
         return InputRequired(questions.required(asked, self._seal(call, ANEW, 0)))
 
     def _seal(self, call: Call, parked: int, turn: int) -> str:
-        state = _State(parked, turn, time.time() + self._limits.expires_s)
+        state = _State(parked, turn, time.time() + self._limits.expires_s, self._replica)
         return self._sealer.seal(_write_state(state), self._context(call), secrets.token_bytes(12))
 
     def _ask(self, parked: Parked, call: Call, asked: dict[str, Question]) -> InputRequired:
@@ -248,16 +260,19 @@ class Parking:
             self._timer = loop.call_later(SWEEP_S, self._sweep, loop)
         return InputRequired(questions.required(asked, self._seal(call, parked.id, parked.turn)))
 
-    def _resumed(self, call: Call, text: str, carry: Carry) -> Parked:
+    def _opened(self, call: Call, text: str) -> _State:
         try:
             state = _read_state(self._sealer.open(text, self._context(call)))
         except (ProtocolError, msgspec.DecodeError) as error:
             raise InvalidParams(f"params.requestState: {error}") from error
         if state.expires_at < time.time():
             raise InvalidParams("params.requestState has expired: make the call again without it")
+        return state
+
+    def _resumed(self, call: Call, state: _State, carry: Carry) -> Parked:
         if state.parked == ANEW:
             return self._begin(call, carry)
-        parked = self._parked.get(state.parked)
+        parked = self._parked.get(state.parked) if state.replica == self._replica else None
         if parked is None or parked.call.caller != call.caller:
             raise InvalidParams("params.requestState: the call it belongs to has ended; make it again without it")
         if parked.turn != state.turn or parked.current is not None:

@@ -90,15 +90,13 @@ class Tasks:
 
     def _created(self, call: Call, token: int, answer: Result | Failure) -> Result | Failure:
         """The answer to a call that asked for a task, as the client is shown it."""
-        task = None
-        if isinstance(answer, Result):
-            try:
-                result = jsonrpc.members(answer.value)
-                task = jsonrpc.members(result["task"])
-                own = tasks.id_in(task)
-            except (KeyError, ProtocolError):
-                task = None
-        if not isinstance(answer, Result) or task is None:
+        try:
+            if isinstance(answer, Failure):
+                raise ProtocolError(answer.message)
+            result = jsonrpc.members(answer.value)
+            task = jsonrpc.members(result.get("task", jsonrpc.EMPTY))
+            own = tasks.id_in(task)
+        except ProtocolError:  # it became no task
             self._tokens.pop(token, None)
             return answer
         _keep(self._owners, own, call.caller.subject)

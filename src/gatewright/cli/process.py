@@ -20,8 +20,8 @@ from gatewright.inbound.settings import Listen
 GC_THRESHOLDS = (50_000, 20, 100)
 """Calls make next to no cycles: measured, the memory of a gateway under load is the same as with CPython's 700."""
 ALLOCATOR = ((-1, 16 << 20), (-3, 16 << 20), (-2, 1 << 20))
-"""glibc's `M_TRIM_THRESHOLD`, `M_MMAP_THRESHOLD` and `M_TOP_PAD` (mallopt(3)): up to 16 MiB of free memory is kept, what
-is smaller is not mapped on its own, and the heap grows by 1 MiB at a time."""
+"""glibc's `M_TRIM_THRESHOLD`, `M_MMAP_THRESHOLD` and `M_TOP_PAD` (mallopt(3)): up to 16 MiB of free memory is kept,
+what is smaller is not mapped on its own, and the heap grows by 1 MiB at a time."""
 MIN_DESCRIPTORS = 65_536
 """Taken where the system grants it: 64,000 clients are more than one process serves."""
 

@@ -4,8 +4,8 @@ Contract: a small process without an event loop or a thread, so that it can fork
 theirs can stop it. Each worker is a fork of it: what was read and checked at the start holds for every later one, and
 one that is started anew serves within a fraction of a second. A worker that cannot start at all ends the whole; one
 that crashes later is started again after a pause that grows while it goes on crashing. SIGTERM, SIGINT and SIGHUP end
-it in order: every worker gets SIGTERM and has time to drain. A worker whose parent is gone (SIGKILL, the OOM killer)
-gets SIGTERM from the kernel, so that none is left behind. Linux: prctl(2), PR_SET_PDEATHSIG.
+it in order: every worker gets the same (for SIGHUP, SIGTERM) and has time to drain. A worker whose parent is gone
+(SIGKILL, the OOM killer) gets SIGTERM from the kernel, so that none is left behind. Linux: prctl(2), PR_SET_PDEATHSIG.
 """
 
 from __future__ import annotations
@@ -107,7 +107,10 @@ class Supervisor:
 
     def run(self) -> None:
         """Start them, and return when all have ended after a signal. Raises CommandError when they cannot serve."""
-        gc.disable()  # nothing here makes cycles, and a collection would make the workers' pages its own
+        # Nothing here makes cycles, and a collection here or in a worker would copy the pages that all of them share.
+        gc.collect()
+        gc.freeze()
+        gc.disable()
         with self._watching():
             for worker in self._workers:
                 self._start(worker)
@@ -138,14 +141,14 @@ class Supervisor:
         if number != signal.SIGCHLD:
             self._asked.append(number)
 
-    def _stop(self) -> None:
-        """Tell every worker to drain. The second time: to hurry, as Ctrl-C twice means."""
-        is_again = self._kill_at is not None
-        if not is_again:
+    def _stop(self, number: int = signal.SIGTERM) -> None:
+        """Tell every worker to drain; with SIGINT, and when it is told again, to hurry."""
+        is_hurried = number == signal.SIGINT or self._kill_at is not None
+        if self._kill_at is None:
             self._kill_at = time.monotonic() + self._stop_s
         for worker in self._workers:
             if worker.pid:
-                os.kill(worker.pid, signal.SIGINT if is_again else signal.SIGTERM)
+                os.kill(worker.pid, signal.SIGINT if is_hurried else signal.SIGTERM)
 
     # One turn: wait, see who ended, do what is due.
 
@@ -225,8 +228,9 @@ class Supervisor:
     def _look(self) -> None:
         """Do what was asked and what is due."""
         while self._asked:
-            log.info("stopping", signal=signal.Signals(self._asked.pop(0)).name)
-            self._stop()
+            number = self._asked.pop(0)
+            log.info("stopping", signal=signal.Signals(number).name)
+            self._stop(number)
         now = time.monotonic()
         for worker in self._workers:
             if not worker.pid:

@@ -43,6 +43,8 @@ class Crew(msgspec.Struct, frozen=True):
 
     config: Config
     """With the port that was taken, and one name in chains for all."""
+    parent: int
+    """The supervisor's process id."""
     folder: Path
     """Where they leave things for each other: the metrics board."""
     admin: socket.socket | None
@@ -74,6 +76,9 @@ class Crew(msgspec.Struct, frozen=True):
                 uvloop.run(gateway.run(on_ready=on_ready, sockets=sockets))
         except (OSError, GatewrightError, BaseExceptionGroup) as error:
             raise explained(error, config.listen) from error
+        finally:
+            if os.getppid() != self.parent:  # killed without notice: it could not remove what is its own
+                shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def serve(config: Config, on_ready: Callable[[str], None]) -> None:
@@ -104,6 +109,7 @@ def _crew(config: Config) -> Iterator[Crew]:
                 listen=replace(config.listen, port=place.getsockname()[1]),
                 gateway_id=config.gateway_id or secrets.token_hex(6),
             ),
+            os.getpid(),
             folder,
             admin,
         )

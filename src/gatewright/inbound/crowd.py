@@ -2,7 +2,7 @@
 
 Contract: up to `max_connections` are served. The next `max_surplus` are read once: a probe is answered as ever, any
 other request gets a 503 that says when to come back, at random within `retry_after_s`, so that a crowd does not return
-as one; then they are closed. Beyond those the oldest surplus one is cut, so that who speaks at once is always heard.
+as one; then they are closed. Beyond those the oldest surplus one goes unheard, so that who speaks at once never does.
 `places` says how many connections the descriptors of the process are enough for, with some kept back for all else.
 
 Draining has two steps. `announce`: every answer is the last one on its connection, nothing else changes. `end`: streams
@@ -30,6 +30,7 @@ TURN_S: Final = 0.05
 """Streams are ended in groups, one group each time this has passed."""
 DEFAULT_CONNECTIONS: Final = 16_000
 """Where nobody counted the descriptors."""
+TOO_MANY: Final = "too many connections: come back later"
 OWN_DESCRIPTORS: Final = 128
 """The loop, the listeners, logs, the store, the control plane, and what is opened for a moment."""
 
@@ -102,7 +103,7 @@ class Crowd:
             if request.path in PATHS:  # an orchestrator that hears nothing would kill what is merely busy
                 return serve(request, responder)
             self.refused += 1
-            responder.respond(503, error_body(-31001, "too many connections: come back later"))
+            responder.respond(503, error_body(-31001, TOO_MANY))
             return DONE
 
         return once

@@ -163,10 +163,7 @@ class Dialogue:
 
     async def _levelled(self, session: Session, call: Call, reply: SessionRules) -> Outcome:
         """The client sets its log level, here and at its backends."""
-        level = _level(call.params)
-        session.set_log_level(level)
-        if session.elsewhere is not None:
-            await session.elsewhere.set_log_level(session, level)
+        await _set_level(session, _level(call.params))
         call.client = session.client
         reply.begun(call)
         return await self._handle(call)
@@ -198,6 +195,13 @@ def cancelled_id(params: Params) -> jsonrpc.Id:
         return _decode_id(params.get("requestId", b""))
     except jsonrpc.UNREADABLE as error:
         raise InvalidParams("notifications/cancelled needs params.requestId, a string or an integer") from error
+
+
+async def _set_level(session: Session, level: str) -> None:
+    """Here, and on other replicas."""
+    session.set_log_level(level)
+    if session.elsewhere is not None:
+        await session.elsewhere.set_log_level(session, level)
 
 
 def _level(params: Params) -> str:

@@ -25,7 +25,7 @@ import structlog
 from typing_extensions import override
 
 from gatewright.background import Background
-from gatewright.inbound.crowd import DEFAULT_CONNECTIONS, Crowd, Places, Serve
+from gatewright.inbound.crowd import DEFAULT_CONNECTIONS, TOO_MANY, Crowd, Places, Serve
 from gatewright.inbound.framing import HttpRequest, Peer, Refusal, RequestReader, may_hold_many
 from gatewright.inbound.responder import Responder, error_body, refusal_bytes
 from gatewright.inbound.settings import Limits
@@ -86,10 +86,10 @@ class Deadlines:
 class HttpProtocol(asyncio.Protocol):
     """One client connection."""
 
-    __slots__ = ("_connections", "_crowd", "_current", "_deadlines", "_held", "_held_bytes", "_idle", "_limits",
+    __slots__ = ("_connections", "_current", "_deadlines", "_held", "_held_bytes", "_idle", "_limits",
                  "_loop", "_reader", "_refusal", "_serve", "_since_s", "_stage", "_stall", "_state", "_tasks",
-                 "_transport", "_unread", "_waiting", "_writable", "is_draining", "is_ending", "is_paused", "write",
-                 "writelines")  # fmt: skip
+                 "_transport", "_unread", "_waiting", "_writable", "crowd", "is_draining", "is_ending", "is_paused",
+                 "write", "writelines")  # fmt: skip
 
     def __init__(
         self,
@@ -107,7 +107,7 @@ class HttpProtocol(asyncio.Protocol):
         self._tasks = tasks
         self._connections = connections
         self._deadlines = deadlines
-        self._crowd = crowd
+        self.crowd = crowd
         self._loop = loop
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)
         self._reader: RequestReader = cast(RequestReader, None)
@@ -144,10 +144,10 @@ class HttpProtocol(asyncio.Protocol):
         peer = transport.get_extra_info("peername")
         known: Peer = (peer[0], peer[1]) if isinstance(peer, tuple) and len(peer) >= 2 else None
         self._reader = RequestReader(self._deliver, self._limits, known)
-        if len(self._connections) < self._crowd.max_connections:
+        if len(self._connections) < self.crowd.max_connections:
             self._connections.add(self)
         else:
-            self._serve = self._crowd.shed(self, self._serve)
+            self._serve = self.crowd.shed(self, self._serve)
 
     @override
     def data_received(self, data: bytes) -> None:
@@ -179,7 +179,7 @@ class HttpProtocol(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._state = _CLOSING
         self._connections.discard(self)
-        self._crowd.leave(self)
+        self.crowd.leave(self)
         self._deadlines.forget(self)
         self._reader.close()
         self.is_paused = False
@@ -210,7 +210,7 @@ class HttpProtocol(asyncio.Protocol):
         """Begin to end: a stream is told when it is its turn, the next answer is the last one. An idle connection is
         closed, if the crowd's idle time is over before it has begun."""
         self.is_draining = self.is_ending = True
-        current, crowd = self._current, self._crowd
+        current, crowd = self._current, self.crowd
         if current is not None:
             turn_s = crowd.turn_s() if current.on_drain is not None else 0.0
             if turn_s:
@@ -223,8 +223,12 @@ class HttpProtocol(asyncio.Protocol):
                 self._close()
 
     def cut(self) -> None:
-        """Close at once, whatever is going on."""
-        self._transport.abort()
+        """Close at once, whatever is going on. A client that said nothing yet may still read why."""
+        if self._stage >= 0:
+            self._transport.abort()
+        elif self._state == _OPEN:
+            self.write(refusal_bytes(503, TOO_MANY, self.crowd.retry_after()))
+            self._close()
 
     def sweep(self, now_s: float) -> None:
         """End the connection if what it waits for is overdue."""
@@ -241,7 +245,7 @@ class HttpProtocol(asyncio.Protocol):
             return  # our own turn, not the client's
         elif self._stage < 0 or not self._stage % 3:
             wait_s = limits.header_timeout_s if self._stage < 0 else limits.keep_alive_s
-            if self._current is None and waited_s > (self._crowd.idle_s if self.is_ending else wait_s):
+            if self._current is None and waited_s > (self.crowd.idle_s if self.is_ending else wait_s):
                 self._close()
         elif waited_s > (limits.header_timeout_s if self._stage % 3 == 1 else limits.body_timeout_s):
             self._refuse(Refusal(408, "the request took too long to arrive"))
@@ -256,17 +260,9 @@ class HttpProtocol(asyncio.Protocol):
 
     # The responder's side.
 
-    def retry_after(self) -> bytes:
-        """See Crowd.retry_after."""
-        return self._crowd.retry_after()
-
     def run(self, work: Coroutine[Any, Any, None], /) -> bool:
         """Start work of a response's own. False when nothing starts any more."""
         return Background(self._tasks)(work) is not None
-
-    def spread_s(self) -> float:
-        """See Crowd.spread_s."""
-        return self._crowd.spread_s()
 
     def write_soon(self, data: bytes, /) -> None:
         """Send bytes at the end of this turn of the loop, in one system call with what else is sent in it: a stream's
@@ -381,7 +377,7 @@ class HttpProtocol(asyncio.Protocol):
         """Go on behind a complete answer."""
         if self._state >= _LINGERING:
             return
-        if self.is_ending and not self._crowd.idle_s and not self._waiting and not self._reader.stage % 3:
+        if self.is_ending and not self.crowd.idle_s and not self._waiting and not self._reader.stage % 3:
             self._close()
             return
         if self._unread and len(self._waiting) < self._limits.max_pipelined:

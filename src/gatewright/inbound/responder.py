@@ -29,8 +29,22 @@ _COPY_BELOW_BYTES: Final = 65_536
 """Head and body are joined into one write below this size; above it copying costs more than a second buffer does."""
 
 
+class Crowd(Protocol):
+    """What all connections of a listener agree on."""
+
+    def retry_after(self) -> bytes:
+        """The field that says when to come back."""
+
+    def spread_s(self) -> float:
+        """How much later than others the client of a stream that was ended is asked to return."""
+
+
 class Connection(Protocol):
     """What a response needs of its connection."""
+
+    @property
+    def crowd(self) -> Crowd:
+        """All connections of its listener."""
 
     is_draining: bool
     is_ending: bool
@@ -54,15 +68,9 @@ class Connection(Protocol):
     def finish(self, responder: Responder, /) -> None:
         """The response is complete."""
 
-    def retry_after(self) -> bytes:
-        """The field that says when to come back."""
-
     def run(self, work: Coroutine[Any, Any, None], /) -> bool:
         """Start work of the response's own, beside the requests of the connection. False when nothing starts any
         more."""
-
-    def spread_s(self) -> float:
-        """How much later than others the client of a stream that was ended is asked to return."""
 
 
 class Responder(msgspec.Struct, eq=False):
@@ -120,8 +128,8 @@ class Responder(msgspec.Struct, eq=False):
         return self._connection.run(work)
 
     def spread_s(self) -> float:
-        """See Connection.spread_s."""
-        return self._connection.spread_s()
+        """See Crowd.spread_s."""
+        return self._connection.crowd.spread_s()
 
     def respond(
         self,
@@ -148,7 +156,7 @@ class Responder(msgspec.Struct, eq=False):
             connection.write(b"%b%d\r\n%b\r\n%b" % (_JSON_OK, size, headers, body))
         else:
             if status == 503:
-                headers += connection.retry_after()
+                headers += connection.crowd.retry_after()
             head = _head(status, size, content_type, headers)
             if size and not self.is_bare:
                 connection.writelines((head, body))

@@ -144,8 +144,12 @@ class Sessions:
         session.seen = self._current if self._current != DISTRUSTED else UNSURE
 
     def trust(self) -> None:
-        """From now on it is heard what changes: what is looked up stands until then."""
+        """From now on it is heard what changes: what is looked up stands until then. What was said meanwhile may be
+        lost, so it is said again."""
         self._current = next(self._epochs)
+        for session in self._by_ref.values():
+            if session.streams and session.elsewhere is not None:
+                session.elsewhere.stand(session, is_standing=True)
 
     def distrust(self) -> None:
         """Nobody can say any more what has changed."""

@@ -32,6 +32,8 @@ PAUSE_S: Final = 0.1
 PAUSE_MAX_S: Final = 1.0
 STALE_S: Final = 2.5
 """After this long without a word from the store what it said before is not believed any more."""
+SETTLE_S: Final = 3.0
+"""How long the others have to say that they live after the store was there again."""
 MAX_SAID: Final = 1_000
 """What one answer in parts may be ahead of whoever asked."""
 TELL, ASK, SAID, DONE, FAILED, CANCEL = range(6)
@@ -65,6 +67,13 @@ class _Failed(msgspec.Struct, frozen=True, array_like=True):
     name: str
     message: str
     data: bytes | None
+
+
+@final
+class _Required(msgspec.Struct, frozen=True):
+    """The data of a MissingCapability."""
+
+    requiredCapabilities: dict[str, msgspec.Raw]
 
 
 _encode: Final = msgspec.msgpack.Encoder().encode
@@ -192,6 +201,7 @@ class Post:
         self._errands: dict[str, asyncio.Task[None]] = {}
         self._out: dict[str, list[Letter]] = {}
         self._watch: asyncio.TimerHandle | None = None
+        self._settled_at = 0.0
 
     def hear(self, kind: str, hear: Hear) -> None:
         """Take what is told of that kind."""
@@ -237,7 +247,7 @@ class Post:
                 try:
                     if loop.time() >= beaten_at + self._beat_s:
                         beaten_at = loop.time()
-                        self._beaten(await self._store.beat())
+                        self._beaten(await self._store.beat(), beaten_at)
                         self._fresh(loop)
                     letters = await self._store.receive(self._beat_s)
                 except StoreUnavailable:
@@ -263,10 +273,13 @@ class Post:
 
     # --- the store
 
-    def _beaten(self, beat: Beat) -> None:
-        gone, self.alive = self.alive - beat.alive, beat.alive
+    def _beaten(self, beat: Beat, now: float) -> None:
         if beat.is_lapsed:
             self._stale()
+            self._settled_at = now + SETTLE_S
+        # A store that was away or emptied has heard of nobody yet: that is no death.
+        alive = beat.alive | self.alive if now < self._settled_at else beat.alive
+        gone, self.alive = self.alive - alive, alive
         if gone:
             self._lost(gone)
             self.on_gone(gone)
@@ -372,12 +385,18 @@ class Post:
 
 
 def _failed(error: GatewayError) -> bytes:
-    name = next((one.__name__ for one in type(error).__mro__ if one.__name__ in _KNOWN), "GatewayError")
+    if isinstance(error, errors.MissingCapability):
+        name = errors.MissingCapability.__name__
+    else:
+        name = next((one.__name__ for one in type(error).__mro__ if one.__name__ in _KNOWN), "GatewayError")
     data = None if error.data is None else msgspec.json.encode(error.data)
     return _encode(_Failed(name, error.message, data))
 
 
 def _error(failed: _Failed) -> GatewayError:
+    if failed.name == errors.MissingCapability.__name__ and failed.data is not None:
+        required = msgspec.json.decode(failed.data, type=_Required).requiredCapabilities
+        return errors.MissingCapability(failed.message, dict(required))
     kind = _KNOWN.get(failed.name, GatewayError)
     return kind(failed.message, data=None if failed.data is None else msgspec.Raw(failed.data))
 

@@ -1,0 +1,171 @@
+"""Sessions of several replicas: found, told of each other, ended everywhere."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+import pytest
+
+from gatewright.call import ANONYMOUS, Caller, Result
+from gatewright.errors import MissingCapability, UnknownSession
+from gatewright.inbound.session import Running, Unanswered
+from gatewright.inbound.settings import Sessions as SessionSettings
+from gatewright.inbound.standing import Standing
+from gatewright.protocol import jsonrpc
+from gatewright.protocol.methods import CANCELLED
+from inbound.neighbours import neighbours, until
+
+pytestmark = pytest.mark.anyio
+NOTICE = "notifications/tools/list_changed"
+
+
+async def test_a_session_is_found_once_and_then_known() -> None:
+    """Looked up in the store by the first request, in memory from then on, one look however many wait."""
+    async with neighbours("a", "b") as (a, b):
+        opened = await a.begin(route="box")
+        assert b.sessions.find(b"id", "box", ANONYMOUS) is None
+        found = await asyncio.gather(*(b.found(route="box") for _ in range(10)))
+        assert len(set(map(id, found))) == 1
+        assert b.sessions.find(b"id", "box", ANONYMOUS) is found[0]
+        client = found[0].client
+        assert (client.revision, bytes(client.capabilities)) == (opened.client.revision, opened.client.capabilities)
+        assert (client.session, found[0].route) == ("id", "box")
+        found[0].advance("message")
+
+
+async def test_a_foreign_session_is_an_unknown_one() -> None:
+    """Another caller, another path, another id: the same answer, whether it is in memory or not."""
+    async with neighbours("a", "b") as (a, b):
+        await a.begin()
+        for one in (a, b):
+            for session, route, caller in (
+                (b"id", "box", ANONYMOUS),
+                (b"id", "", Caller("eve")),
+                (b"no", "", ANONYMOUS),
+            ):
+                assert one.sessions.find(session, route, caller) is None
+                with pytest.raises(UnknownSession):
+                    await one.sessions.load(session, route, caller)
+
+
+async def test_an_end_is_everywhere() -> None:
+    """The others hear of it; a call of theirs that runs is cancelled; nobody finds it any more."""
+    async with neighbours("a", "b", "c") as (a, b, c):
+        opened = await a.begin()
+        await b.found()
+        await c.found()
+        await b.elsewhere.end(await b.found())
+        await until(lambda: a.ended == c.ended == ["id"])
+        assert opened.state.value == "ended"
+        with pytest.raises(UnknownSession):
+            await c.found()
+
+
+async def test_what_the_store_forgot_is_dropped() -> None:
+    """An emptied store: nobody goes on with what is in memory."""
+    async with neighbours("a") as (a,):
+        await a.begin()
+        a.store._shelf.emptied()
+        await until(lambda: a.sessions.find(b"id", "", ANONYMOUS) is None)
+        with pytest.raises(UnknownSession):
+            await a.found()
+        assert a.ended == ["id"]
+        assert len(a.sessions) == 0
+
+
+async def test_a_log_level_reaches_the_others() -> None:
+    """Those that have the session hear of it, those that find it later find it with it."""
+    async with neighbours("a", "b", "c") as (a, b, c):
+        opened = await a.begin()
+        found = await b.found()
+        found.set_log_level("error")
+        await b.elsewhere.set_log_level(found, "error")
+        await until(lambda: opened.client.log_level == "error")
+        assert (await c.found()).client.log_level == "error"
+
+
+@pytest.mark.parametrize("request_id", [7, "seven"])
+async def test_a_cancel_finds_its_call(request_id: jsonrpc.Id) -> None:
+    """It runs on one replica, and is cancelled through another; only that one is."""
+    async with neighbours("a", "b") as (a, b):
+        opened, found = await a.begin(), await b.found()
+        running = [asyncio.get_running_loop().create_task(asyncio.Event().wait()) for _ in range(2)]
+        opened.calls = {request_id: [Running(running[0])], 8: [Running(running[1])]}
+        found.cancel(request_id)
+        await asyncio.wait({running[0]}, timeout=5)
+        assert running[0].cancelled()
+        assert not running[1].done()
+        running[1].cancel()
+
+
+async def test_a_notice_goes_where_the_stream_is() -> None:
+    """In order, and to nobody when there is none."""
+    async with neighbours("a", "b") as (a, b):
+        opened = await a.begin()
+        await opened.emit(NOTICE, b"{}")
+        found = await b.found()
+        standing = Standing(1_000)
+        found.join(standing)
+        for number in range(100):
+            await opened.emit(NOTICE, b'{"n":%d}' % number)
+        await until(lambda: len(standing.unsent()) == 100)
+        assert standing.unsent() == [jsonrpc.notification(NOTICE, b'{"n":%d}' % number) for number in range(100)]
+        found.leave(standing)
+        await opened.emit(NOTICE, b"{}")
+        await until(lambda: not a.elsewhere._outgoing)
+
+
+async def asked(standing: Standing) -> jsonrpc.Message:
+    """The question that waits there."""
+    await until(standing.unasked)
+    return jsonrpc.decode(standing.unasked()[0])
+
+
+async def test_a_question_goes_where_the_stream_is_and_its_answer_back() -> None:
+    """The answer comes to any replica."""
+    async with neighbours("a", "b", "c") as (a, b, c):
+        opened = await a.begin()
+        with pytest.raises(MissingCapability):
+            await opened.ask("roots/list", b"{}")
+        standing = Standing(10)
+        (await b.found()).join(standing)
+        asking = asyncio.get_running_loop().create_task(opened.ask("roots/list", b"{}"))
+        question = await asked(standing)
+        answer = b'{"jsonrpc":"2.0","id":%b,"result":{"roots":[]}}' % jsonrpc.encode_id(question.id)  # type: ignore[arg-type]
+        (await c.found()).answered(jsonrpc.decode(answer))
+        outcome = await asyncio.wait_for(asking, 5)
+        assert isinstance(outcome, Result)
+        assert msgspec.json.decode(bytes(outcome.value)) == {"roots": []}
+        (await c.found()).answered(jsonrpc.decode(answer))  # late: nobody waits
+
+
+async def test_a_question_ends_with_its_stream() -> None:
+    """On whichever replica that is, and also when that replica dies."""
+    async with neighbours("a", "b", "c") as (a, b, c):
+        opened = await a.begin()
+        for other, ends in ((b, lambda: None), (c, c.die)):
+            session, standing = await other.found(), Standing(10)
+            session.join(standing)
+            await until(lambda: a.store._shelf.sessions[opened.ref].standing)
+            asking = asyncio.get_running_loop().create_task(opened.ask("roots/list", b"{}"))
+            question = await asked(standing)
+            if other is b:
+                session.leave(standing)
+                assert CANCELLED not in str(question)
+            ends()
+            with pytest.raises(Unanswered):
+                await asyncio.wait_for(asking, 5)
+
+
+async def test_idle_copies_are_looked_after() -> None:
+    """One that is used elsewhere stays; one that has ended in the store goes."""
+    settings = SessionSettings(idle_s=0.3)
+    async with neighbours("a", "b", settings=settings) as (a, b):
+        await a.begin()
+        await b.found()
+        for _ in range(8):
+            await asyncio.sleep(0.1)
+            await b.found()
+        assert await a.store.lives([(await b.found()).ref]) == [True]
+        await until(lambda: a.ended == b.ended == ["id"])
