@@ -11,7 +11,7 @@ pytestmark = pytest.mark.anyio
 
 
 def a_sink() -> CallSink:
-    return object.__new__(CallSink)  # only its identity is looked at
+    return CallSink.__new__(CallSink, *[None] * 7)  # only its identity is looked at
 
 
 async def test_the_only_call_is_the_asker() -> None:

@@ -132,3 +132,66 @@ def test_what_is_recognised_is_what_the_parser_takes(
         if recognised is not None:
             parsed = Parsed(other_head + other_body)
             assert (parsed.messages, parsed.body, parsed.is_kept) == (1, recognised, True)
+
+
+STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+STREAM_FIELDS = {b"content-type": b"text/event-stream", b"transfer-encoding": b"chunked"}
+
+
+def chunks(*pieces: bytes) -> bytes:
+    """Pieces as the chunks of a whole body."""
+    return b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in (*pieces, b""))
+
+
+def learnt_events() -> KnownHead:
+    """A stream seen once."""
+    known = KnownHead()
+    known.learn_events(STREAM + chunks(b"data: 1\n\n"), STREAM_FIELDS)
+    return known
+
+
+@given(pieces=st.lists(st.binary(min_size=1, max_size=40), min_size=1, max_size=5), cut=st.integers(0, 400))
+def test_a_whole_stream_is_recognised_and_a_part_of_one_is_not(pieces: list[bytes], cut: int) -> None:
+    """As the parser would read it, however it is chunked."""
+    data = STREAM + chunks(*pieces)
+    known = learnt_events()
+    assert known.events_in(data, MAX_BYTES) == b"".join(pieces)
+    part = data[: -1 - cut % (len(data) - 1)]
+    found = known.events_in(part, MAX_BYTES)
+    parsed = Parsed(part)
+    assert not found or (parsed.messages == 1 and parsed.body == found)
+
+
+@given(at=st.integers(0, 300), junk=st.binary(max_size=3))
+def test_an_edited_stream_is_what_the_parser_says_or_not_known(at: int, junk: bytes) -> None:
+    """One byte is enough."""
+    data = STREAM + chunks(b"data: 1\n\n", b"data: 22\n\n")
+    edited = data[: at % len(data)] + junk + data[at % len(data) + 1 :]
+    found = learnt_events().events_in(edited, MAX_BYTES)
+    if found:
+        parsed = Parsed(edited)
+        assert (parsed.messages, parsed.body, parsed.is_kept) == (1, found, True)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        STREAM + chunks(b"data: 1\n\n").replace(b"9\r\n", b"9;x=y\r\n", 1),
+        STREAM + b"0\r\nX: y\r\n\r\n",
+        STREAM + chunks(b"data: 1\n\n") + chunks(b"x"),
+        STREAM + chunks(b"x" * (MAX_BYTES + 1)),
+        STREAM + chunks(b"data: 1\n\n").replace(b"9\r\n", b"+9\r\n", 1),
+        STREAM.replace(b"OK", b"Ok") + chunks(b"data: 1\n\n"),
+    ],
+    ids=["extension", "trailer", "more behind", "too long", "sign", "another head"],
+)
+def test_streams_out_of_the_ordinary_are_the_parsers(data: bytes) -> None:
+    """They are read the long way, or refused there."""
+    assert learnt_events().events_in(data, MAX_BYTES) == b""
+
+
+def test_a_stream_that_is_not_chunked_is_not_learnt() -> None:
+    """It ends where the connection does."""
+    known = KnownHead()
+    known.learn_events(STREAM + chunks(b"x"), {b"content-type": b"text/event-stream"})
+    assert known.events_in(STREAM + chunks(b"x"), MAX_BYTES) == b""

@@ -6,6 +6,8 @@ import errno
 import gc
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -54,3 +56,21 @@ def test_garbage_is_settled_once_for_what_lives_on() -> None:
     finally:
         gc.set_threshold(*before)
         gc.unfreeze()
+
+
+def test_memory_of_large_bodies_is_kept_for_the_next() -> None:
+    """After the first few, one more takes no page from the system that was not given back to it."""
+    code = (
+        "import resource\n"
+        "from gatewright.cli.process import keep_memory\n"
+        "keep_memory()\n"
+        "def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "def bodies():\n"
+        "    before = faults()\n"
+        "    for _ in range(100): [bytes(100_000) for _ in range(4)]\n"
+        "    return faults() - before\n"
+        "bodies()\n"
+        "print(bodies())\n"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
+    assert int(told.stdout) < 400  # 10,000 when every body is mapped anew

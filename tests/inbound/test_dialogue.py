@@ -13,7 +13,7 @@ from typing_extensions import override
 from gatewright.backend.backend import Offer
 from gatewright.call import ANONYMOUS, Call, Client, Handler, Outcome, Result
 from gatewright.errors import ClientError, InvalidParams, InvalidRequest, MethodNotFound
-from gatewright.inbound.dialogue import CancelledCall, Dialogue, SessionRules, cancelled_id
+from gatewright.inbound.dialogue import Dialogue, SessionRules, cancelled_id
 from gatewright.inbound.session import Session
 from gatewright.protocol import jsonrpc
 from gatewright.protocol.chain import Chain
@@ -92,7 +92,11 @@ async def ask(session: Session, method: str, params: bytes | None = None, *, of:
     task = asyncio.current_task()
     assert task is not None
     asked = message(method, params)
-    return await (of or dialogue()).outcome(session, asked, 1, method, Kept(session), task)
+    reply = Kept(session)
+    try:
+        return await (of or dialogue()).outcome(session, asked, method, reply, task)
+    finally:
+        reply.over()
 
 
 @pytest.mark.parametrize(
@@ -164,13 +168,15 @@ async def test_a_cancelled_call_is_owed_no_answer_and_its_task_goes_on() -> None
         await asyncio.get_running_loop().create_future()
         return Result(b"{}")
 
+    reply = Kept(session)
+
     async def serve() -> str:
-        try:
-            await ask(session, "tools/list", of=dialogue(handle))
-        except CancelledCall:
-            await asyncio.sleep(0)
-            return "went on"
-        return "answered"
+        task = asyncio.current_task()
+        assert task is not None
+        asked = message("tools/list")
+        await reply.answer("tools/list", dialogue(handle).outcome, session, asked, "tools/list", reply, task)
+        await asyncio.sleep(0)
+        return "went on"
 
     async with asyncio.TaskGroup() as tasks:
         serving = tasks.create_task(serve())
@@ -178,6 +184,7 @@ async def test_a_cancelled_call_is_owed_no_answer_and_its_task_goes_on() -> None
         told = message("notifications/cancelled", b'{"requestId":1}')
         assert dialogue().is_taken(session, "notifications/cancelled", told)
     assert serving.result() == "went on"
+    assert not reply.sent
     assert not session.calls
 
 

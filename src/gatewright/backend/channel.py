@@ -173,19 +173,26 @@ class HttpConnection(asyncio.Protocol):
             if waiter is None:
                 self.close()  # an answer nobody asked for
                 return
-            at = self._known.body_at(data, self._max_bytes)
-            if at:
+            known = self._known
+            at = known.body_at(data, self._max_bytes)
+            events = b"" if at else known.events_in(data, self._max_bytes)
+            if at or events:
                 self._waiter = None
                 if not waiter.done():
-                    waiter.set_result(HttpResponse(200, self._known.headers, data[at:]))
+                    headers = known.headers if at else known.events_headers
+                    waiter.set_result(HttpResponse(200, headers, data[at:] if at else b"", None, events))
                 self._free()
                 return
         self._parse(data)
         whole = self._whole
         if whole is not None:
             self._whole = None
-            if is_first and self.is_usable:
+            if not is_first or not self.is_usable:
+                return
+            if whole.stream is None:
                 self._known.learn(data, len(whole.body), whole.headers)
+            else:
+                self._known.learn_events(data, whole.headers)
 
     def _parse(self, data: bytes) -> None:
         body_bytes = self._body_bytes
@@ -270,6 +277,8 @@ class HttpConnection(asyncio.Protocol):
         else:
             self._stream = None
             stream.complete()
+            if is_kept and status == 200:
+                self._whole = HttpResponse(status, headers, b"", stream)
         if self._drain_timer is not None:
             self._drain_timer.cancel()
             self._drain_timer = None
@@ -355,7 +364,9 @@ class HttpChannel:
                     raise asyncio.CancelledError(NOT_SENT) from None
             waiter = connection.ask(payload)
             try:
-                return await waiter
+                response = await waiter
+                response.unfold()
+                return response
             except Lost as lost:
                 self.judge(lost, is_retry_safe)
             except asyncio.CancelledError:

@@ -469,7 +469,7 @@ class HandshakeFace:
 
     def _outcome(self, answer: Result | Failure) -> Outcome:
         try:
-            return bridge.outcome_of(answer)
+            return bridge.handshake_outcome(answer)
         except ProtocolError as error:
             raise BackendGarbage(f"{self._name}: {error}") from error
 

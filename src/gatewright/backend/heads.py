@@ -20,13 +20,16 @@ EAGER: Final = 64
 nothing, and one that only dates them is learnt soon enough."""
 SELDOM: Final = 16
 _NEVER: Final = b"\0"
+_LAST_CHUNK: Final = b"\r\n0\r\n\r\n"
+_HEX: Final = b"0123456789abcdefABCDEF"
+_MAX_CHUNK_DIGITS: Final = 8
 
 
 @final
 class KnownHead:
     """The last head learnt on one channel."""
 
-    __slots__ = ("_prefix", "_seen", "_start", "_suffix", "headers")
+    __slots__ = ("_events_head", "_prefix", "_seen", "_start", "_suffix", "events_headers", "headers")
 
     def __init__(self) -> None:
         self._prefix = _NEVER
@@ -35,6 +38,9 @@ class KnownHead:
         self._seen = 0
         self.headers: Mapping[bytes, bytes] = {}
         """The fields of the head, less its length."""
+        self._events_head = _NEVER
+        self.events_headers: Mapping[bytes, bytes] = {}
+        """The fields of the head that an event stream began with."""
 
     def body_at(self, data: bytes, max_body_bytes: int) -> int:
         """Where the body begins in `data`, if that is one whole answer under the known head; 0 if it is not."""
@@ -52,6 +58,21 @@ class KnownHead:
         at = end + len(suffix)
         return at if at + length == len(data) and length <= max_body_bytes else 0
 
+    def events_in(self, data: bytes, max_body_bytes: int) -> bytes:
+        """The body of `data`, if that is one whole event stream under the known head of one; empty if it is not."""
+        if data.endswith(_LAST_CHUNK) and data.startswith(self._events_head):
+            body = dechunked(data, len(self._events_head))
+            if body is not None and len(body) <= max_body_bytes:
+                return body
+        return b""
+
+    def learn_events(self, data: bytes, headers: Mapping[bytes, bytes]) -> None:
+        """`data` is what the parser took for a 200 with a whole event stream on a connection that stays open."""
+        end = data.find(b"\r\n\r\n") + 4
+        if headers.get(b"transfer-encoding") == b"chunked" and dechunked(data, end) is not None:
+            self._events_head = data[:end]
+            self.events_headers = headers
+
     def learn(self, data: bytes, body_bytes: int, headers: Mapping[bytes, bytes]) -> None:
         """`data` is what the parser took for a 200 of that many body bytes on a connection that stays open."""
         self._seen += 1
@@ -66,3 +87,22 @@ class KnownHead:
         start, stop = found.span(1)
         self._prefix, self._suffix, self._start = data[:start], data[stop:end], start
         self.headers = {name: value for name, value in headers.items() if name != b"content-length"}
+
+
+def dechunked(data: bytes, at: int) -> bytes | None:
+    """The body in the chunks from `at` on, when they are plain (sizes in hexadecimal and nothing else, no trailers) and
+    end where `data` does (RFC 9112, section 7.1). None says nothing: the parser decides."""
+    pieces: list[bytes] = []
+    while True:
+        end = data.find(b"\r\n", at, at + _MAX_CHUNK_DIGITS + 2)
+        digits = data[at:end]
+        if end < 0 or not digits or digits.translate(None, _HEX):
+            return None
+        size = int(digits, 16)
+        start = end + 2
+        at = start + size + 2
+        if data[at - 2 : at] != b"\r\n":
+            return None
+        if not size:
+            return b"".join(pieces) if at == len(data) else None
+        pieces.append(data[start : at - 2])

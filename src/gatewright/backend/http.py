@@ -19,6 +19,7 @@ from msgspec import UNSET
 from gatewright.backend.address import Address
 from gatewright.backend.base import Link, Refused, Request, SessionLost, Sink
 from gatewright.backend.channel import NOT_SENT, HttpChannel, Lost
+from gatewright.backend.repeats import REPEATED, Repeats
 from gatewright.backend.resume import Resume
 from gatewright.background import Background
 from gatewright.call import Failure, Result
@@ -59,6 +60,7 @@ class HttpConnector:
         address = Address(settings)
         self.name: Final = name
         self.start: Final = Background(tasks)
+        self.repeats: Final = Repeats()
         self.max_event_bytes: Final = settings.max_response_bytes
         self.channel: Final = HttpChannel(name, address.origin, settings)
         self._streams = HttpChannel(name, address.origin, settings)
@@ -148,6 +150,11 @@ class HttpLink:
                     raise
             if response.status != 200:
                 return self._refused(request, response)
+            if response.events:
+                told = _only_answer(response.events, request.id)
+                if told is not None:
+                    return told
+                response.unfold()
             if response.stream is not None:
                 return await self._streamed(request, response, sink)
             answer = self._answer(request, response)
@@ -223,15 +230,24 @@ class HttpLink:
 
     def _answer(self, request: Request, response: HttpResponse) -> Result | Failure | None:
         """The outcome in a JSON response; None when that is an array."""
+        body = response.body
+        is_list = request.method in REPEATED
+        if is_list:
+            known = self._connector.repeats.find(request.method, request.id, body)
+            if known is not None:
+                return known
         try:
-            message = jsonrpc.decode(response.body)
+            message = jsonrpc.decode(body)
             if message.id != request.id:
                 raise ProtocolError("the answer carries another id")
-            return jsonrpc.answer_of(message)
+            answer = jsonrpc.answer_of(message)
         except ProtocolError as error:
-            if response.body.startswith(b"["):
+            if body.startswith(b"["):
                 return None
             raise BackendGarbage(f"{self._name}: {error}") from error
+        if is_list:
+            self._connector.repeats.learn(request.method, request.id, body, answer)
+        return answer
 
     async def _batched(self, request: Request, response: HttpResponse, sink: Sink) -> Result | Failure:
         """The outcome in an array of messages (2025-03-26 only)."""
@@ -408,6 +424,18 @@ class _Error(msgspec.Struct, frozen=True):
 
 
 _Answer = Result | Failure | None
+
+
+def _only_answer(events: bytes, request_id: int) -> Result | Failure | None:
+    """The answer to a request, when a whole stream holds nothing else. None says nothing: the long way decides."""
+    event = sse.whole(events)
+    if event is None:
+        return None
+    try:
+        message = jsonrpc.decode(event.data)
+        return jsonrpc.answer_of(message) if message.method is UNSET and message.id == request_id else None
+    except ProtocolError:
+        return None
 
 
 def _messages(data: bytes) -> list[jsonrpc.Message]:

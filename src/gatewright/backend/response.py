@@ -38,12 +38,13 @@ class HttpStream:
 
     __slots__ = ("_chunks", "_error", "_is_whole", "_queued_bytes", "_source", "_waiter")
 
-    def __init__(self, source: Source) -> None:
-        self._source: Source | None = source
-        self._chunks: list[bytes] = []
+    def __init__(self, source: Source | None, whole: bytes = b"") -> None:
+        """`source` is None for what came `whole`."""
+        self._source = source
+        self._chunks: list[bytes] = [whole] if whole else []
         self._queued_bytes = 0
         self._waiter: asyncio.Future[None] | None = None
-        self._is_whole = False
+        self._is_whole = source is None
         self._error: BackendGarbage | None = None
 
     async def read(self) -> bytes:
@@ -110,11 +111,19 @@ class HttpResponse(msgspec.Struct):
     headers: Mapping[bytes, bytes]
     body: bytes = b""
     stream: HttpStream | None = None
+    events: bytes = b""
+    """A whole event stream that was not made a `stream` yet: see `unfold`."""
 
     @property
     def is_stream(self) -> bool:
         """It is an event stream: handed over at its head, to be read, finished or aborted."""
         return self.stream is not None
+
+    def unfold(self) -> None:
+        """Make events that came whole a stream like any other."""
+        if self.events:
+            self.stream = HttpStream(None, self.events)
+            self.events = b""
 
     async def read(self) -> bytes:
         """See HttpStream.read; what has no stream is at its end."""

@@ -75,23 +75,24 @@ class BaseReply(ABC):
     ) -> None:
         """Await the outcome that `begin` gives and answer with it, with the refusal that either raises, or with an
         internal error."""
+        finishing: Awaitable[None]
         try:
-            try:
-                status, body = self.rendered(await begin(*args, **named))
-            except GatewayError as error:
-                status, body = self.refusal(error)
-            except Exception:  # noqa: BLE001 - the edge of a call: a bug ends this call, and is logged under an id
-                status, body = self.refusal(internal(method))
-            except asyncio.CancelledError as cancelled:
-                outcome = self.cancelled(cancelled)
-                if outcome is None:
-                    return
+            status, body = self.rendered(await begin(*args, **named))
+        except GatewayError as error:
+            status, body = self.refusal(error)
+        except Exception:  # noqa: BLE001 - the edge of a call: a bug ends this call, and is logged under an id
+            status, body = self.refusal(internal(method))
+        except asyncio.CancelledError as cancelled:
+            outcome = self.cancelled(cancelled)
+            if outcome is None:
+                status, body = 0, b""
+            else:
                 status, body = self.rendered(outcome)
-            finishing = self.finish(status, body)
-            if finishing is not DONE:
-                await finishing
         finally:
             self.over()
+        finishing = self.finish(status, body) if status else self.drop()
+        if finishing is not DONE:
+            await finishing
 
     def cancelled(self, error: asyncio.CancelledError) -> Outcome | None:
         """The task that carries the call out was cancelled. The outcome to answer with instead, None if no answer is
@@ -99,7 +100,11 @@ class BaseReply(ABC):
         raise error
 
     def over(self) -> None:  # noqa: B027 - most have nothing to do
-        """The call is over, answered or not."""
+        """The call is over; what it is answered with, if it is owed anything, comes next."""
+
+    def drop(self) -> Awaitable[None]:
+        """No answer is owed."""
+        return DONE
 
     def rendered(self, outcome: Outcome) -> tuple[int, bytes]:
         """HTTP status and body of the answer that says the outcome."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final, final
 
 import msgspec
@@ -31,10 +31,6 @@ if TYPE_CHECKING:
 _decode_id: Final[Callable[[bytes | msgspec.Raw], jsonrpc.Id]] = msgspec.json.Decoder(jsonrpc.Id).decode
 
 
-class CancelledCall(BaseException):
-    """The client cancelled this call: it is owed no answer. No Exception: nobody on the way may take it for a bug."""
-
-
 class SessionRules(BaseReply):
     """What may be said to a client within its session: everything, questions too."""
 
@@ -42,6 +38,37 @@ class SessionRules(BaseReply):
     _session: Session
     call: Call | None
     """The call it is the reply of, once there is one."""
+    _running: Running | None = None
+    """The call while it runs."""
+
+    def begun(self, call: Call) -> None:
+        """The call begins: from here on the client can cancel it."""
+        self.call = call
+        running = self._running = Running(call.task)
+        self._session.calls.setdefault(self._request_id, []).append(running)
+
+    @override
+    def cancelled(self, error: asyncio.CancelledError) -> None:
+        """A call that the client cancelled is owed no answer."""
+        running = self._running
+        if running is None or not running.is_cancelled:
+            raise error
+        running.is_cancelled = False
+        if running.task.uncancel():
+            raise error
+
+    @override
+    def over(self) -> None:
+        running, self._running = self._running, None
+        if running is None:
+            return
+        if running.is_cancelled:
+            running.task.uncancel()  # the cancel was lost on the way: the task serves other requests after this one
+        calls = self._session.calls
+        alike = calls[self._request_id]
+        alike.remove(running)
+        if not alike:
+            del calls[self._request_id]
 
     @abstractmethod
     def channel(self) -> object | None:
@@ -66,6 +93,11 @@ class SessionRules(BaseReply):
         finally:
             call.open_asks -= 1
             call.heard_at = self._session.now()
+
+    @override
+    def drop(self) -> Awaitable[None]:
+        """No answer is owed, and what is still asked needs none."""
+        return self.end_asks()
 
     async def end_asks(self) -> None:
         """The call is over: what it still asks needs no answer."""
@@ -102,24 +134,16 @@ class Dialogue:
             result["instructions"] = offer.instructions
         return jsonrpc.encode(result)
 
-    async def outcome(
-        self,
-        session: Session,
-        message: jsonrpc.Message,
-        request_id: jsonrpc.Id,
-        method: str,
-        reply: SessionRules,
-        task: asyncio.Task[object],
-    ) -> Outcome:
-        """The outcome of one request, which `task` carries out. Raises GatewayError, CancelledCall."""
+    def outcome(
+        self, session: Session, message: jsonrpc.Message, method: str, reply: SessionRules, task: asyncio.Task[object]
+    ) -> Awaitable[Outcome]:
+        """The outcome of one request, which `task` carries out. Raises GatewayError."""
         params = jsonrpc.NO_PARAMS if message.params is UNSET else message.params
         if method == "ping":
-            return Result(b"{}")
+            return _pong()
         row = METHODS.get(method)
         if row is not None and not row.is_handshake:
             raise MethodNotFound(f"Method not found: {method}")
-        if method == "logging/setLevel":
-            await _set_level(session, _level(params))
         call = Call(
             method=method,
             row=row,
@@ -132,25 +156,17 @@ class Dialogue:
             route=session.route,
             caller=session.caller,
         )
-        reply.call = call
-        running = Running(task)
-        alike = session.calls.setdefault(request_id, [])
-        alike.append(running)
-        try:
-            return await self._handle(call)
-        except asyncio.CancelledError:
-            if not running.is_cancelled:
-                raise
-            running.is_cancelled = False
-            if task.uncancel():
-                raise
-            raise CancelledCall from None
-        finally:
-            if running.is_cancelled:
-                task.uncancel()  # the cancel was lost on the way: the task serves other requests after this one
-            alike.remove(running)
-            if not alike:
-                session.calls.pop(request_id, None)
+        if method == "logging/setLevel":
+            return self._levelled(session, call, reply)
+        reply.begun(call)
+        return self._handle(call)
+
+    async def _levelled(self, session: Session, call: Call, reply: SessionRules) -> Outcome:
+        """The client sets its log level, here and at its backends."""
+        await _set_level(session, _level(call.params))
+        call.client = session.client
+        reply.begun(call)
+        return await self._handle(call)
 
     def is_taken(self, session: Session, method: str, message: jsonrpc.Message) -> bool:
         """Take a notification that concerns the session itself; false when it is for its backends. Raises
@@ -167,6 +183,10 @@ class Dialogue:
         """Pass a notification on to the session's backends."""
         params = jsonrpc.NO_PARAMS if message.params is UNSET else message.params
         await self._front.tell(session.route, session.client, jsonrpc.notification(method, jsonrpc.encode(params)))
+
+
+async def _pong() -> Result:
+    return Result(b"{}")
 
 
 def cancelled_id(params: Params) -> jsonrpc.Id:

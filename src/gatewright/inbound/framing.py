@@ -24,7 +24,7 @@ import httptools
 import msgspec
 
 from gatewright.errors import ProtocolError
-from gatewright.inbound.known_heads import Known, KnownHeads
+from gatewright.inbound.known_heads import LENGTH, Known, KnownHeads
 from gatewright.inbound.settings import Limits
 
 Peer: TypeAlias = tuple[str, int] | None
@@ -389,6 +389,16 @@ class RequestReader:
         replay.is_head = False
         if rest and not (self.is_last and not self.stage % 3):
             self._parse(rest)
+
+
+def may_hold_many(data: bytes) -> bool:
+    """Whether bytes may hold more than one request. Its length says quickly that a long one is alone, if it is the
+    first: the rest of the bytes need not be looked through, which takes longer than reading them does."""
+    end = data.find(b"\r\n\r\n") + 4
+    found = LENGTH.search(data, 0, end) if end >= 4 else None
+    if found is not None and len(data) - end <= int(found[1]):
+        return False
+    return data.count(b" HTTP/1.") > 1
 
 
 class _Replay:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from functools import partial
+from collections.abc import Awaitable
 from typing import Final, final
 
 import structlog
@@ -19,13 +19,13 @@ from typing_extensions import override
 from gatewright.call import ANONYMOUS, Call
 from gatewright.errors import GatewayError, InvalidRequest, ProtocolError, SessionRequired
 from gatewright.inbound import media
-from gatewright.inbound.dialogue import CancelledCall, Dialogue, SessionRules
+from gatewright.inbound.dialogue import Dialogue, SessionRules
 from gatewright.inbound.events import EventStream
 from gatewright.inbound.far import FarStreams, Rest
 from gatewright.inbound.held import HeldStream
 from gatewright.inbound.http import HttpRequest
 from gatewright.inbound.reply import HttpReply, Keepalive
-from gatewright.inbound.responder import Responder, running_task
+from gatewright.inbound.responder import DONE, Responder, running_task
 from gatewright.inbound.session import Session
 from gatewright.inbound.sessions import Sessions
 from gatewright.protocol import handshake, jsonrpc, refusals
@@ -45,11 +45,47 @@ class SessionReply(SessionRules, HttpReply):
     stream: EventStream | None = None
 
     def __init__(
-        self, responder: Responder, request_id: jsonrpc.Id, row: Method | None, revision: Revision, session: Session
+        self,
+        responder: Responder,
+        request_id: jsonrpc.Id,
+        row: Method | None,
+        revision: Revision,
+        session: Session,
+        keepalive: Keepalive | None = None,
     ) -> None:
         super().__init__(responder, request_id, row, revision)
         self._session = session
+        self._keepalive = keepalive
         self.call: Call | None = None
+        if keepalive is not None:
+            keepalive.add(self)
+
+    @override
+    def over(self) -> None:
+        super().over()
+        if self._keepalive is not None:
+            self._keepalive.remove(self)
+
+    @override
+    def finish(self, status: int, body: bytes) -> Awaitable[None]:
+        """Respond, or end the stream with the answer."""
+        finishing = super().finish(status, body)
+        if self.stream is not None and finishing is DONE:
+            self.close()  # nothing was said on it
+        return finishing
+
+    @override
+    def drop(self) -> Awaitable[None]:
+        """No answer is owed, but the HTTP exchange must end."""
+        if self._responder.is_started:
+            return self._cut()
+        self._responder.respond(202)
+        return DONE
+
+    async def _cut(self) -> None:
+        """The end of a stream without an answer."""
+        await self.end_asks()
+        self.close()
 
     @override
     def channel(self) -> object | None:
@@ -104,6 +140,11 @@ class BatchedReply(SessionReply):
         await self.end_asks()
         await self.send(body)
 
+    @override
+    def drop(self) -> Awaitable[None]:
+        """No answer is owed."""
+        return self.end_asks()
+
 
 @final
 class HandshakeSide:
@@ -116,8 +157,24 @@ class HandshakeSide:
         self._keepalive = keepalive
         self._max_queued_messages = max_queued_messages
 
-    async def serve(self, message: jsonrpc.Message, request: HttpRequest, responder: Responder, route: str) -> None:
-        """Serve one POSTed message."""
+    def serve(
+        self, message: jsonrpc.Message, request: HttpRequest, responder: Responder, route: str
+    ) -> Awaitable[None]:
+        """Serve one POSTed message: a request of a session that is here at once, all else by a coroutine of its own."""
+        if message.id is UNSET or message.method is UNSET or message.method == "initialize":
+            return self._serve(message, request, responder, route)
+        try:
+            session = self._session(request, route)
+            if session is None:
+                return self._serve(message, request, responder, route)
+            session.advance("message")
+        except GatewayError as error:
+            _refuse(responder, error, message.id)
+            return DONE
+        return self._request(session, message, responder)
+
+    async def _serve(self, message: jsonrpc.Message, request: HttpRequest, responder: Responder, route: str) -> None:
+        """Serve one message, whatever it is and wherever its session is."""
         try:
             if message.method == "initialize":
                 await self._initialize(message, responder, route)
@@ -310,28 +367,14 @@ class HandshakeSide:
             if not self._dialogue.is_taken(session, method, message):
                 await self._dialogue.tell(session, method, message)
 
-    async def _request(self, session: Session, message: jsonrpc.Message, responder: Responder) -> None:
+    def _request(self, session: Session, message: jsonrpc.Message, responder: Responder) -> Awaitable[None]:
         request_id, method = message.id, message.method
         assert isinstance(request_id, (int, str))
         assert isinstance(method, str)
-        reply = SessionReply(responder, request_id, METHODS.get(method), session.client.revision, session)
-        self._keepalive.add(reply)
-        try:
-            outcome = partial(
-                self._dialogue.outcome, session, message, request_id, method, reply, running_task(responder)
-            )
-            await reply.answer(method, outcome)
-        except CancelledCall:
-            # No answer is owed, but the HTTP exchange must end.
-            if responder.is_started:
-                await reply.end_asks()
-                reply.close()
-            else:
-                responder.respond(202)
-        finally:
-            self._keepalive.remove(reply)
-            if reply.stream is not None and responder.is_ended:
-                reply.close()  # nothing was said on it
+        reply = SessionReply(
+            responder, request_id, METHODS.get(method), session.client.revision, session, self._keepalive
+        )
+        return reply.answer(method, self._dialogue.outcome, session, message, method, reply, running_task(responder))
 
     async def _batched(
         self, session: Session, message: jsonrpc.Message, responder: Responder, stream: EventStream | None
@@ -344,12 +387,7 @@ class HandshakeSide:
         reply.stream = stream
         task = asyncio.current_task()
         assert task is not None
-        try:
-            await reply.answer(
-                method, partial(self._dialogue.outcome, session, message, request_id, method, reply, task)
-            )
-        except CancelledCall:
-            await reply.end_asks()
+        await reply.answer(method, self._dialogue.outcome, session, message, method, reply, task)
 
 
 def prime(session: Session, stream: EventStream, responder: Responder) -> None:

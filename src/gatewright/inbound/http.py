@@ -26,7 +26,7 @@ from typing_extensions import override
 
 from gatewright.background import Background
 from gatewright.inbound.crowd import DEFAULT_CONNECTIONS, TOO_MANY, Crowd, Places, Serve
-from gatewright.inbound.framing import HttpRequest, Peer, Refusal, RequestReader
+from gatewright.inbound.framing import HttpRequest, Peer, Refusal, RequestReader, may_hold_many
 from gatewright.inbound.responder import Responder, error_body, refusal_bytes
 from gatewright.inbound.settings import Limits
 
@@ -156,7 +156,7 @@ class HttpProtocol(asyncio.Protocol):
         reader = self._reader
         size = len(data)
         is_long = size > _MANY_BYTES and size > reader.body_left  # else it is all of one body
-        if self._current is not None or self._waiting or (is_long and data.count(b" HTTP/1.") > 1):
+        if self._current is not None or self._waiting or (is_long and may_hold_many(data)):
             self._feed_sparingly(data)
             return
         try:

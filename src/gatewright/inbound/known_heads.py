@@ -19,7 +19,7 @@ import msgspec
 
 from gatewright.protocol.modern import Agreed
 
-_LENGTH: Final = re.compile(rb"\r\n[Cc]ontent-[Ll]ength:[ \t]*([0-9]{1,8})\r\n")
+LENGTH: Final = re.compile(rb"\r\n[Cc]ontent-[Ll]ength:[ \t]*([0-9]{1,8})\r\n")
 """A field line of an accepted head. Folded lines are refused there, so no value can look like one."""
 _MAX_DIGITS: Final = 8
 _MAX_HEADS: Final = 4
@@ -102,7 +102,7 @@ class KnownHeads:
         self._patience = min(2 * self._patience, _MAX_PATIENCE)
         self._wait = self._patience
         size = data.find(b"\r\n\r\n", 0, _MAX_HEAD_BYTES) + 4
-        found = _LENGTH.search(data, 0, size)
+        found = LENGTH.search(data, 0, size)
         if size < 4 or found is None or len(data) - size != int(found[1]):
             return
         shared = MappingProxyType(dict(fields))

@@ -91,7 +91,7 @@ class HttpReply(BaseReply):
         revision: Revision,
         log_level: Raw | None = None,
     ) -> None:
-        BaseReply.__init__(self, request_id, row, revision, log_level)
+        super().__init__(request_id, row, revision, log_level)
         self._responder = responder
         self._is_old = False
 

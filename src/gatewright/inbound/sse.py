@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from functools import partial
 from typing import Final, final
 
 from msgspec import UNSET
@@ -34,7 +33,7 @@ from gatewright.errors import (
 )
 from gatewright.inbound import media
 from gatewright.inbound.base import BaseReply
-from gatewright.inbound.dialogue import CancelledCall, Dialogue, SessionRules
+from gatewright.inbound.dialogue import Dialogue, SessionRules
 from gatewright.inbound.handshake import MAX_BATCH
 from gatewright.inbound.http import HttpRequest
 from gatewright.inbound.reply import HttpReply, Keepalive
@@ -301,19 +300,12 @@ class SseSide:
         row = METHODS.get(method)
         session = stream.session
         if method == "initialize" or session is None:
-            await StreamReply(stream, request_id, row).answer(
-                method, partial(self._opened, stream, message, method, row)
-            )
+            await StreamReply(stream, request_id, row).answer(method, self._opened, stream, message, method, row)
             return
         reply = SseReply(stream, session, request_id, row)
         task = task or asyncio.current_task()
         assert task is not None
-        try:
-            await reply.answer(
-                method, partial(self._dialogue.outcome, session, message, request_id, method, reply, task)
-            )
-        except CancelledCall:
-            await reply.end_asks()
+        await reply.answer(method, self._dialogue.outcome, session, message, method, reply, task)
 
     async def _opened(self, stream: SseStream, message: jsonrpc.Message, method: str, row: Method | None) -> Result:
         """What is answered to requests that find no session. Raises GatewayError."""

@@ -22,7 +22,7 @@ from msgspec import UNSET
 from gatewright.call import ANONYMOUS, Call, Handler
 from gatewright.errors import GatewayError, InvalidRequest, Overloaded, ParseError, ProtocolError
 from gatewright.inbound.base import closed, internal
-from gatewright.inbound.dialogue import CancelledCall, Dialogue, cancelled_id
+from gatewright.inbound.dialogue import Dialogue, cancelled_id
 from gatewright.inbound.modern import admitted
 from gatewright.inbound.session import Session
 from gatewright.inbound.sessions import Sessions
@@ -336,9 +336,8 @@ class StdioFront:
         running.reply = reply
         task = running.task
         assert task is not None
-        dialogue = self._dialogue
         try:
-            await reply.answer(method, lambda: dialogue.outcome(session, message, request_id, method, reply, task))
-        except (CancelledCall, asyncio.CancelledError):
+            await reply.answer(method, self._dialogue.outcome, session, message, method, reply, task)
+        except asyncio.CancelledError:
             for told in session.withdraw(reply):
                 self._wire.write(told)

@@ -173,6 +173,8 @@ def outcome_of(answer: Result | Failure, call: Call | None = None, created: Begu
     considered invalid)."""
     if isinstance(answer, Failure):
         return answer
+    if answer.is_typed:  # it was judged before
+        return answer
     value = bytes(answer.value)
     if not value.startswith(b"{"):
         raise ProtocolError("the result is not an object")
@@ -189,6 +191,14 @@ def outcome_of(answer: Result | Failure, call: Call | None = None, created: Begu
     raise ProtocolError(f"the result has the unknown resultType {kind[:40]!r}")
 
 
+def handshake_outcome(answer: Result | Failure) -> Outcome:
+    """What the response of a handshake backend means: there is no result that is not one. Raises ProtocolError when it
+    is no object."""
+    if isinstance(answer, Result) and not bytes(answer.value).startswith(b"{"):
+        raise ProtocolError("the result is not an object")
+    return answer
+
+
 def result_for(revision: Revision, row: Method | None, result: Result) -> Json:
     """A result object as `revision` writes it: `resultType` on every one, caching hints on those that need them.
 
@@ -203,6 +213,8 @@ def result_for(revision: Revision, row: Method | None, result: Result) -> Json:
     added = b""
     if head.resultType is UNSET:
         added = b'"resultType":"complete",'
+    elif not result.is_typed and head.resultType != "complete":  # a member of a handshake server's own
+        return result_for(revision, row, Result(_replaced(body, "resultType", b'"complete"')))
     if is_cacheable and head.resultType in (UNSET, "complete"):
         if head.ttlMs is UNSET:
             added += b'"ttlMs":0,'

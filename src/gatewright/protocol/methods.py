@@ -41,15 +41,14 @@ class Method(msgspec.Struct, frozen=True, gc=False):
     capability: str | None = None
     """The server capability that announces it."""
 
-    @property
-    def is_handshake(self) -> bool:
-        """Whether clients of the handshake era send it."""
-        return "handshake" in self.eras
+    is_handshake: bool = False
+    """Whether clients of the handshake era send it; follows from `eras`, as the next does."""
+    is_modern: bool = False
+    """Whether clients of the modern era send it."""
 
-    @property
-    def is_modern(self) -> bool:
-        """Whether clients of the modern era send it."""
-        return "modern" in self.eras
+    def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "is_handshake", "handshake" in self.eras)
+        msgspec.structs.force_setattr(self, "is_modern", "modern" in self.eras)
 
 
 BOTH: Final[frozenset[Era]] = frozenset({"handshake", "modern"})

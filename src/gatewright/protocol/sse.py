@@ -109,7 +109,7 @@ class Decoder:
         if not data:
             return []
         if not self._event_bytes and not self._parts and len(data) <= self._max_whole_bytes:
-            event = _whole(data)
+            event = whole(data)
             if event is not None:
                 self._has_bom_to_skip = False
                 return [event]
@@ -197,7 +197,7 @@ class Decoder:
         self._event_bytes = 0
 
 
-def _whole(data: bytes) -> Event | None:
+def whole(data: bytes) -> Event | None:
     """The event, when `data` is exactly one in the shape that servers send: nothing but a `data` line, perhaps after
     `event: message`, ended by LF or CRLF throughout. None says nothing: the long way decides."""
     if data.startswith(b"data: "):
