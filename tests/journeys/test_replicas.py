@@ -18,9 +18,10 @@ from typing import Any
 import pytest
 
 from journeys.host import HttpHost, hosting
+from journeys.old_client import OldClient
 from journeys.replicas import Replicas, eventually, replicas
 from journeys.toolbox import Toolbox
-from journeys.wire import Answer, HandshakeClient, Json, soon
+from journeys.wire import Answer, Client, HandshakeClient, Json, soon
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
 HERE = Path(__file__).parent
@@ -36,7 +37,7 @@ async def placed(
         yield it, host.box, host
 
 
-def called(client: HandshakeClient, tool: str, /, token: object = None, **arguments: object) -> Json:
+def called(client: Client, tool: str, /, token: object = None, **arguments: object) -> Json:
     """A tools/call request."""
     meta = {} if token is None else {"_meta": {"progressToken": token}}
     return client.request("tools/call", {"name": tool, "arguments": arguments, **meta})
@@ -336,3 +337,31 @@ async def test_a_parked_call_is_answered_through_another_replica(tmp_path: Path)
         error = (await answer.last())["error"]
         assert error["code"] == -32602
         assert "make it again" in error["message"]
+
+
+async def test_an_old_clients_posts_reach_its_stream_from_any_replica(tmp_path: Path) -> None:
+    """HTTP+SSE: the stream is on one replica, every POST goes to another; with the replica the session is gone."""
+    async with placed(tmp_path) as (there, box, _):
+        client = await OldClient(there[0].port, "/sse/box", {"elicitation": {}}).connect()
+        hearing = asyncio.get_running_loop().create_task(client.listen())
+        there.at(client, 1)
+        await client.introduce()
+        assert await client.tool("echo", text="x") == {"label": "box", "text": "x"}
+        answer = await client.send(called(client, "ask", **ASK))
+        await client.until(lambda it: bool(it.of("elicitation/create")))
+        (question,) = client.of("elicitation/create")
+        assert (await client.reply(question, {"action": "decline"})).status == 202
+        assert "decline" in json.dumps(await soon(answer))
+        request = called(client, "park", key="k")
+        await client.send(request)
+        await box.until(lambda it: it.noted("parked"))
+        await client.tell("notifications/cancelled", {"requestId": request["id"]})
+        await box.until(lambda it: it.noted("cancelled"))
+        wrong = await client.post({"jsonrpc": "2.0", "id": 1})
+        assert wrong.status == 400
+        there[0].signal(signal.SIGKILL)
+        await asyncio.wait({hearing}, timeout=5)
+        assert isinstance(hearing.exception(), ConnectionError)
+        async with asyncio.timeout(10):
+            assert (await client.tell("notifications/initialized")).status == 404
+        client.close()

@@ -93,6 +93,8 @@ class Elsewhere:
         """What to do when the store is there again, or was emptied."""
         self.host: RelayHost | None = None
         """Carries out here what others need of backend sessions."""
+        self.held: set[str] = set()
+        """References of sessions that only this replica can serve: they live as long as it says so."""
         self._background = background
         self._sessions: Sessions
         self._loading: dict[str, asyncio.Future[Session]] = {}
@@ -195,6 +197,11 @@ class Elsewhere:
                     self._sessions.drop(session)
 
         self._background(looking())
+
+    def keep(self) -> None:
+        """The sessions that only this replica can serve are alive."""
+        for ref in self.held:
+            self.store.touch(ref)
 
     # --- backend sessions: see backend.homes.Registry
 

@@ -2,8 +2,8 @@
 
 A standing stream moves: its replica hands over what was missed and lets it go. A request's stream stays with its call:
 what comes on it is passed on, event by event, until the answer. When that replica is dead, what the store keeps is
-replayed; a standing stream goes on here, and a request without an answer is answered with an error that says that it may
-have run. Sources: basic/transports "Resumability and Redelivery" of 2025-11-25; S-23 to S-25.
+replayed; a standing stream goes on here, and a request without an answer is answered with an error that says that it
+may have run. Sources: basic/transports "Resumability and Redelivery" of 2025-11-25; S-23 to S-25.
 """
 
 from __future__ import annotations

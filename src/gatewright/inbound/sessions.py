@@ -50,6 +50,7 @@ class Sessions:
         self._current = ALONE
         self._epochs = itertools.count(1)
         self._by_ref: dict[str, Session] = {}
+        self._kept_at = 0.0
         self._touch_s = min(MAX_TOUCH_S, settings.idle_s / 8)
         self._budget = Budget(settings.max_event_bytes_total)
         self._sweep_s = min(SWEEP_S, settings.idle_s / 2)
@@ -176,6 +177,9 @@ class Sessions:
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
         now = loop.time()
         oldest = now - self._settings.idle_s
+        if self.elsewhere is not None and now > self._kept_at + self._touch_s:
+            self._kept_at = now
+            self.elsewhere.keep()
         for session in self._by_id.values():
             session.expire(now)
             if session.elsewhere is not None:

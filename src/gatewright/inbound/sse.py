@@ -37,10 +37,11 @@ from gatewright.inbound.dialogue import Dialogue, SessionRules
 from gatewright.inbound.handshake import MAX_BATCH
 from gatewright.inbound.http import HttpRequest
 from gatewright.inbound.reply import HttpReply, Keepalive
-from gatewright.inbound.responder import Responder, running_task
+from gatewright.inbound.responder import Responder
 from gatewright.inbound.session import Session
 from gatewright.inbound.sessions import Sessions
 from gatewright.inbound.settings import Limits
+from gatewright.inbound.sse_far import FarPosts, FarResponder
 from gatewright.inbound.standing import Standing
 from gatewright.protocol import depth, handshake, http_sse, jsonrpc, refusals
 from gatewright.protocol.jsonrpc import Id
@@ -160,6 +161,7 @@ class SseSide:
         self._has_route = has_route
         self._limits = limits
         self._streams: dict[str, SseStream] = {}
+        self._far = None if sessions.elsewhere is None else FarPosts(sessions.elsewhere, self._take_far)
 
     async def serve(self, request: HttpRequest, responder: Responder) -> bool:
         """Serve one request whose Origin was checked. False when its path is not of this transport."""
@@ -200,6 +202,7 @@ class SseSide:
         if responder.is_draining:
             raise Overloaded("the gateway is stopping: connect again")
         stream_id = self._sessions.mint()
+        ref = None if self._far is None else await self._far.opened(stream_id, route, caller)
         stream = SseStream(stream_id, route, caller, responder, self._limits.max_queued_messages)
         alive = HttpReply(responder, 0, None, HANDSHAKE_2024_11_05)
         responder.start_stream()
@@ -222,16 +225,34 @@ class SseSide:
             responder.end()
             if stream.session is not None:
                 self._sessions.end(stream.session)
+            if self._far is not None and ref is not None:
+                await self._far.closed(ref)
 
     # --- what is posted
 
     async def _post(self, request: HttpRequest, responder: Responder, route: str, caller: Caller) -> None:
         """Take what a client posts. Raises GatewayError, ProtocolError when it is refused, before a call of it ran."""
-        stream = self._find(request, route, caller)
+        stream_id = http_sse.session_of(request.query)
+        if stream_id is None:
+            raise SessionRequired(f"session_id is missing: GET {http_sse.STREAM_PATH} says where to POST")
+        stream = self._find(stream_id, route, caller)
         if not media.is_json(request.headers.get(b"content-type", b"")):
             _refuse(responder, InvalidRequest("Content-Type must be application/json"), 415)
-            return
-        body = request.body
+        elif stream is not None:
+            await self._take(stream, request.body, responder)
+        elif self._far is not None:
+            answer = await self._far.post(stream_id, route, caller, request.body)
+            responder.respond(answer.status, answer.body)
+
+    async def _take_far(self, stream_id: str, body: bytes, responder: FarResponder) -> None:
+        """Take what came to another replica."""
+        try:
+            await self._take(self._streams[stream_id], body, responder)
+        except (GatewayError, ProtocolError) as error:
+            _refuse(responder, error)
+
+    async def _take(self, stream: SseStream, body: bytes, responder: Responder | FarResponder) -> None:
+        """Take a body for that stream, and carry out what it asks for."""
         try:
             depth.check_json(body, max_depth=self._limits.max_json_depth)
             is_batch = body.lstrip().startswith(b"[")
@@ -253,7 +274,7 @@ class SseSide:
             ]
             responder.respond(202)
             if len(requests) == 1 and not notices:
-                await self._request(stream, requests[0], running_task(responder))
+                await self._request(stream, requests[0], responder.task)
             else:
                 await asyncio.gather(
                     *(self._request(stream, one, None) for one in requests),
@@ -262,13 +283,13 @@ class SseSide:
         finally:
             stream.end_work(len(requests))
 
-    def _find(self, request: HttpRequest, route: str, caller: Caller) -> SseStream:
-        """The caller's stream on that path. Raises SessionRequired, UnknownSession: one answer for every other."""
-        stream_id = http_sse.session_of(request.query)
-        if stream_id is None:
-            raise SessionRequired(f"session_id is missing: GET {http_sse.STREAM_PATH} says where to POST")
+    def _find(self, stream_id: bytes, route: str, caller: Caller) -> SseStream | None:
+        """The caller's stream on that path, None when another replica may have it. Raises UnknownSession: one answer
+        for every other."""
         stream = self._streams.get(stream_id.decode("latin-1"))
         if stream is None or stream.caller != caller or stream.route != route:
+            if self._far is not None:
+                return None
             raise UnknownSession("Session not found: open a new stream")
         if stream.session is not None:
             self._sessions.find(stream_id, route, caller)
@@ -319,7 +340,7 @@ class SseSide:
             raise InvalidRequest("the session has begun already")
         params = jsonrpc.NO_PARAMS if message.params is UNSET else message.params
         client = self._dialogue.client_of(params, stream.id)
-        session = stream.session = self._sessions.add(stream.id, stream.route, stream.caller, client)
+        session = stream.session = self._sessions.add(stream.id, stream.route, stream.caller, client, is_shared=False)
         session.streams.append(stream.standing)
         session.advance("initialize")
         try:
@@ -331,7 +352,9 @@ class SseSide:
             raise
 
 
-def _refuse(responder: Responder, error: GatewayError | ProtocolError, status: int | None = None) -> None:
+def _refuse(
+    responder: Responder | FarResponder, error: GatewayError | ProtocolError, status: int | None = None
+) -> None:
     """Refuse a request before anything of it ran. No id: the answers to requests come on the stream."""
     refused = InvalidRequest(str(error)) if isinstance(error, ProtocolError) else error
     body = jsonrpc.error(None, refusals.failure(refused))

@@ -109,8 +109,12 @@ class Talk:
         """Nobody is interested any more: if it is not over it is cancelled."""
         self._post.left(self, is_over=self._is_over)
 
+    def forget(self) -> None:
+        """Nobody is interested any more, and it goes on all the same."""
+        self._post.left(self, is_over=True)
+
     def leave(self) -> None:
-        """The same, said by somebody else than who waits in `next`."""
+        """As `close`, said by somebody else than who waits in `next`."""
         self._has_left = True
         self._wake()
 
