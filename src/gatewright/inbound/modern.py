@@ -45,7 +45,7 @@ class ModernSide:
             return DONE
         reply = cast("ModernReply", call.reply)
         reply.watch(call.task, self._keepalive)
-        return reply.answer(call.method, self._handle, call)
+        return reply.answer(call.method, lambda: self._handle(call))
 
     def _call(
         self,
