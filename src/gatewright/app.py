@@ -33,6 +33,7 @@ from gatewright.backend.python import PythonConnector
 from gatewright.backend.relay import RelayHost
 from gatewright.backend.retries import RetryHost
 from gatewright.backend.settings import BackendSettings
+from gatewright.backend.sinks import Changes
 from gatewright.backend.sse import SseConnector
 from gatewright.backend.stdio import StdioConnector
 from gatewright.backend.undecided import UndecidedConnector
@@ -215,6 +216,8 @@ class Gateway:
             drain_s=config.drain_s,
             on_started=lambda: on_ready(Ready(_url(config.listen.host, port))),
         )
+        if elsewhere is not None and elsewhere.host is not None:
+            elsewhere.host.is_leaving = lambda: server.is_draining
         connections = server.server_state.connections
         scrape = Scrape(
             lambda: self._families(built, keepalive, crowd.refused, len(connections), readiness), self._board
@@ -230,6 +233,8 @@ class Gateway:
             await server.serve(sockets=[sock])
         finally:
             admin.should_exit = True
+            if elsewhere is not None and elsewhere.host is not None:
+                await elsewhere.host.finish(config.drain_s)
             await built.aclose()
             if elsewhere is not None:
                 await elsewhere.aclose()
@@ -297,6 +302,7 @@ class Gateway:
                 background(reply.emit(notice, b"{}"))
 
         listings.listen(arrived)
+        changes: Changes = listings if elsewhere is None else elsewhere.spread(listings)
         for name, settings in config.backends.items():
             settled = _settled(settings)
             connector = _connector(name, settled, tasks)
@@ -304,7 +310,7 @@ class Gateway:
                 children[name] = connector
             homes = None if elsewhere is None else Homes(name, connector, elsewhere, elsewhere.post)
             backends[name] = McpBackend(
-                name, settled, connector, sessions, background, listings, sealer, chain=self._chain.own, homes=homes
+                name, settled, connector, sessions, background, changes, sealer, chain=self._chain.own, homes=homes
             )
         if elsewhere is not None:
             faces = {name: backend.face for name, backend in backends.items()}

@@ -153,7 +153,7 @@ async def test_a_session_that_is_not_there_is_lost(why: str) -> None:
         if why == "lost":
             there.behind.error = SessionLost("gone")
         elif why == "leaving":
-            there.host.is_leaving = True
+            there.host.is_leaving = lambda: True
         else:
             there.link = RelayLink(there.here, "b", "box", "nobody")
         with pytest.raises(SessionLost):
@@ -202,3 +202,17 @@ async def test_bereavement_is_passed_on() -> None:
     async with bridged() as there:
         there.host.bereave(frozenset({"c"}))
         assert there.behind.told == [b"c"]
+
+
+async def test_an_end_waits_for_what_others_are_owed() -> None:
+    """As long as there is time."""
+    async with bridged() as there:
+        await there.host.finish(0.1)
+        there.behind.hold.clear()
+        asking = asyncio.get_running_loop().create_task(there.link.exchange(Request(1, "x", {}), Heard()))
+        await until(lambda: there.behind.requests)
+        await there.host.finish(0.05)
+        finishing = asyncio.get_running_loop().create_task(there.host.finish(5))
+        there.behind.hold.set()
+        assert await asyncio.wait_for(asking, 5)
+        await asyncio.wait_for(finishing, 5)

@@ -169,3 +169,26 @@ async def test_idle_copies_are_looked_after() -> None:
             await b.found()
         assert await a.store.lives([(await b.found()).ref]) == [True]
         await until(lambda: a.ended == b.ended == ["id"])
+
+
+async def test_a_list_that_changed_in_a_session_is_stale_wherever_that_is() -> None:
+    """The others that have the session hear of it; what concerns no session is everybody's own to hear."""
+
+    class Lists:
+        def __init__(self) -> None:
+            self.heard: list[tuple[str, str, str]] = []
+
+        def changed(self, backend: str, session: str, method: str) -> None:
+            self.heard.append((backend, session, method))
+
+    async with neighbours("a", "b") as (a, b):
+        here, there = Lists(), Lists()
+        a.elsewhere.spread(here)
+        b.elsewhere.spread(there)
+        await a.begin()
+        await b.found()
+        a.elsewhere.changed("box", "", NOTICE)
+        a.elsewhere.changed("box", "id", NOTICE)
+        await until(lambda: there.heard)
+        assert here.heard == [("box", "", NOTICE), ("box", "id", NOTICE)]
+        assert there.heard == [("box", "id", NOTICE)]

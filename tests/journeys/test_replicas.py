@@ -11,7 +11,7 @@ import json
 import signal
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -365,3 +365,65 @@ async def test_an_old_clients_posts_reach_its_stream_from_any_replica(tmp_path: 
         async with asyncio.timeout(10):
             assert (await client.tell("notifications/initialized")).status == 404
         client.close()
+
+
+async def test_in_steady_state_redis_is_not_asked_per_call(tmp_path: Path) -> None:
+    """300 calls of sessions that are known: what Redis does meanwhile is what it does without them."""
+    async with placed(tmp_path) as (there, _, _):
+        clients = [await there.handshake(number % 2) for number in range(6)]
+        for client in clients:
+            for number in (0, 1):
+                there.at(client, number)
+                await client.tool("echo", text="x")
+
+        def commands() -> int:
+            told = there.redis.cli("INFO", "stats")
+            return int(told.partition("total_commands_processed:")[2].split()[0])
+
+        loop = asyncio.get_running_loop()
+        before, began_at = commands(), loop.time()
+        for turn in range(50):
+            for client in clients:
+                there.at(client, turn % 2)
+                await client.tool("echo", text="x")
+        spent = commands() - before
+        assert spent < 20 + 16 * (loop.time() - began_at), spent  # signs of life, and nothing else
+
+
+@pytest.mark.parametrize("kind", ["http", "stdio"])
+async def test_a_rolling_restart_fails_no_call(tmp_path: Path, kind: str) -> None:
+    """Each replica is told to stop in turn, another takes its place; clients move to one that is there, as a balancer
+    would have them do. A child's memory is lost with its replica; not one call fails."""
+    async with AsyncExitStack() as stack:
+        if kind == "http":
+            there, _, _ = await stack.enter_async_context(placed(tmp_path, 3))
+        else:
+            there = await stack.enter_async_context(beside(tmp_path, 3))
+        clients = [await there.handshake(number) for number in range(3)]
+        serving = [0, 1, 2]
+        is_over = asyncio.Event()
+        done = 0
+
+        async def call(client: HandshakeClient, turn: int) -> None:
+            nonlocal done
+            while not is_over.is_set():
+                turn += 1
+                there.at(client, serving[turn % len(serving)])
+                assert await client.tool("echo", text=str(turn)) == {"label": "box", "text": str(turn)}
+                done += 1
+
+        calling = [asyncio.get_running_loop().create_task(call(client, turn)) for turn, client in enumerate(clients)]
+        for number in range(3):
+            await there.start()
+            serving.append(3 + number)
+            serving.remove(number)
+            await asyncio.sleep(0.1)  # what is on its way to the one that stops arrives
+            there[number].signal(signal.SIGTERM)
+            assert await there[number].ended() == 0
+            before = done
+            async with asyncio.timeout(10):
+                while done < before + 30:
+                    await asyncio.sleep(0.02)
+                    assert not any(one.done() for one in calling), [one for one in calling if one.done()]
+        is_over.set()
+        await asyncio.gather(*calling)

@@ -7,6 +7,7 @@ says that it may have run.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Final, Protocol, final
 
@@ -167,10 +168,22 @@ class RelayHost:
         self._faces = faces
         self._member = member
         self._background = background
-        self.is_leaving = False
-        """This replica ends: what it is asked is better done elsewhere."""
+        self.is_leaving: Callable[[], bool] = lambda: False
+        """Whether this replica ends: what it is asked is better done elsewhere then."""
+        self._running = 0
+        self._quiet = asyncio.Event()
         post.carry(EXCHANGE, self._exchange)
         post.hear(MESSAGE, self._message)
+
+    async def finish(self, within_s: float) -> None:
+        """Return when what runs here for others has ended, or the time is over."""
+        try:
+            async with asyncio.timeout(within_s):
+                while self._running:
+                    self._quiet.clear()
+                    await self._quiet.wait()
+        except TimeoutError:
+            log.info("calls of other replicas cut off", count=self._running)
 
     def bereave(self, replicas: frozenset[str]) -> None:
         """Replicas died: what they did for all is done here, if here is first."""
@@ -180,7 +193,7 @@ class RelayHost:
     async def _exchange(self, errand: Errand) -> bytes:
         asked = _decode_exchange(errand.body)
         face, member = self._faces.get(asked.backend), self._member(asked.ref)
-        if face is None or member is None or self.is_leaving:
+        if face is None or member is None or self.is_leaving():
             return _encode(_Outcome())
         request = Request(
             asked.id,
@@ -189,10 +202,15 @@ class RelayHost:
             is_retry_safe=asked.is_retry_safe,
             is_cancellable=asked.is_cancellable,
         )
+        self._running += 1
         try:
             outcome = await face.relay(request, *member, RelaySink(errand))
         except SessionLost:
             return _encode(_Outcome())
+        finally:
+            self._running -= 1
+            if not self._running:
+                self._quiet.set()
         if isinstance(outcome, Result):
             return _encode(_Outcome(bytes(outcome.value)))
         return _encode(

@@ -20,6 +20,7 @@ import msgspec
 import structlog
 
 from gatewright.backend.relay import RelayHost
+from gatewright.backend.sinks import Changes
 from gatewright.background import Background
 from gatewright.call import Caller, Client
 from gatewright.errors import GatewayError, ProtocolError, StoreUnavailable, UnknownSession
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 ENDED: Final = "ended"
 LEVEL: Final = "level"
+CHANGED: Final = "changed"
 CANCELLED: Final = "cancelled"
 ANSWERED: Final = "answered"
 PUT: Final = "put"
@@ -97,6 +99,7 @@ class Elsewhere:
         """References of sessions that only this replica can serve: they live as long as it says so."""
         self._background = background
         self._sessions: Sessions
+        self._changes: Changes | None = None
         self._loading: dict[str, asyncio.Future[Session]] = {}
         self._outgoing: dict[str, list[bytes]] = {}
 
@@ -106,6 +109,7 @@ class Elsewhere:
         hearing = {
             ENDED: self._ended,
             LEVEL: self._leveled,
+            CHANGED: self._changed,
             CANCELLED: self._cancelled,
             ANSWERED: self._was_answered,
             PUT: self._put,
@@ -276,6 +280,19 @@ class Elsewhere:
             elif kind != ENDED:
                 self.store.disown(said.ref, replica)
 
+    def spread(self, changes: Changes) -> Changes:
+        """Have list changes that are said in one session heard where else that session is."""
+        self._changes = changes
+        return self
+
+    def changed(self, backend: str, session: str, method: str) -> None:
+        """See Changes.changed."""
+        if self._changes is not None:
+            self._changes.changed(backend, session, method)
+        found = self._sessions.by_id(session) if session else None
+        if found is not None and found.ref:
+            self._background(self._tell_owners(found, CHANGED, _Said(found.ref, f"{backend} {method}".encode())))
+
     # --- streams
 
     def stand(self, session: Session, *, is_standing: bool) -> None:
@@ -334,6 +351,13 @@ class Elsewhere:
         session = self._sessions.by_ref(said.ref)
         if session is not None:
             session.set_log_level(said.body.decode())
+
+    def _changed(self, sender: str, body: bytes) -> None:
+        said = _decode(body)
+        session = self._sessions.by_ref(said.ref)
+        if session is not None and self._changes is not None:
+            backend, _, method = said.body.decode().partition(" ")
+            self._changes.changed(backend, session.id, method)
 
     def _cancelled(self, sender: str, body: bytes) -> None:
         said = _decode(body)
