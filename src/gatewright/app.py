@@ -62,6 +62,7 @@ from gatewright.policy.dispatch import dispatch
 from gatewright.policy.pipeline import compose
 from gatewright.policy.questions import Questions
 from gatewright.policy.resolve import Resolve
+from gatewright.policy.telemetry import Telemetry
 from gatewright.protocol import http_sse
 from gatewright.protocol.chain import CHILD_VARIABLE, Chain
 from gatewright.protocol.methods import METHODS
@@ -328,17 +329,22 @@ class Gateway:
         front = Front(backends, config.routing, bounds, listening, VERSION)
         task_router = TaskRouter(backends, sealer, cursors, config.routing, bounds)
         router = Router(backends, fanout, front, task_router, config.routing.separator)
-        handle = compose(
+        handle = self._stack(router)
+        dialogue = Dialogue(handle, front, self._chain)
+        return Built(backends, sessions, handle, dialogue, router, listening, children, adopt)
+
+    def _stack(self, router: Router) -> Handler:
+        """The policies around every call, in execution order."""
+        return compose(
             [
-                Resolve(router),  # first: what follows judges a target, never a name
+                Telemetry(self._meters.calls, asyncio.get_running_loop().time),  # outermost: refusals count as well
+                Resolve(router),  # first of what judges: what follows judges a target, never a name
                 Authz(),  # gives the permit that dispatch asks for
                 Questions(),  # outside the deadline: people take longer to answer than backends
                 Deadline(self._running),  # last before the backend: the time it bounds is the backend's
             ],
             dispatch,
         )
-        dialogue = Dialogue(handle, front, self._chain)
-        return Built(backends, sessions, handle, dialogue, router, listening, children, adopt)
 
     def _endpoint(self, built: Built, keepalive: Keepalive, probes: Probes) -> Endpoint:
         """What serves the paths of the listener."""
