@@ -13,11 +13,12 @@ import pytest
 from gatewright.call import ANONYMOUS, Caller, Client, Failure, Result
 from gatewright.errors import InvalidRequest, MissingCapability, Overloaded, ProtocolError, UnknownSession
 from gatewright.inbound.session import Running, Session, Unanswered, is_loud
-from gatewright.inbound.sessions import MAX_ENDED_AT_ONCE, Sessions
+from gatewright.inbound.sessions import MAX_ENDED_AT_ONCE, MAX_TOUCHED_AT_ONCE, Sessions
 from gatewright.inbound.settings import Sessions as Settings
 from gatewright.inbound.standing import Standing
 from gatewright.protocol import jsonrpc
 from gatewright.protocol.revisions import HANDSHAKE_2025_11_25
+from inbound.neighbours import neighbours
 
 pytestmark = pytest.mark.anyio
 ASK = "elicitation/create"
@@ -143,6 +144,35 @@ async def test_a_crowd_that_left_is_ended_in_portions() -> None:
                 await asyncio.sleep(0)
         assert MAX_ENDED_AT_ONCE in portions
         assert len(ended) == MAX_ENDED_AT_ONCE + 10
+
+
+async def test_the_store_is_told_seldom_and_of_a_few_at_a_time() -> None:
+    """Of who is active within a minute, of who only holds a stream before it would be taken for idle, of nobody else;
+    a crowd in portions."""
+    async with neighbours("a") as [one]:
+        loop = asyncio.get_running_loop()
+        active, holding, silent = [await one.begin(name) for name in ("active", "holding", "silent")]
+        crowd = [await one.begin(f"id {number}") for number in range(MAX_TOUCHED_AT_ONCE)]
+        told = {session: session.touched_at for session in (active, holding, silent, *crowd)}
+        active.last_active_at += 1.0
+        holding.join(Standing(4))
+        one.sessions._sweep(loop)
+        assert all(session.touched_at == at for session, at in told.items())
+        for session in told:
+            session.touched_at -= 61.0
+            session.last_active_at = session.touched_at + (session is active)
+        one.sessions._sweep(loop)
+        assert [session.id for session, at in told.items() if session.touched_at >= at] == ["active"]
+        for session in (holding, silent, *crowd):
+            session.touched_at = session.last_active_at = loop.time() - 901.0
+        for session in crowd:
+            session.join(Standing(4))
+        portions = []
+        for _ in range(2):
+            one.sessions._sweep(loop)
+            portions.append(sum(session.touched_at > loop.time() - 60.0 for session in (holding, silent, *crowd)))
+        assert portions == [MAX_TOUCHED_AT_ONCE, MAX_TOUCHED_AT_ONCE + 1]
+        assert silent.touched_at < loop.time() - 900.0
 
 
 async def test_what_belongs_to_no_call_goes_to_one_open_stream() -> None:
