@@ -120,10 +120,15 @@ class Built(msgspec.Struct, frozen=True):
     adopt: Callable[[bytes], None]
     """Seal with keys of that secret from now on."""
 
-    async def aclose(self) -> None:
-        """Leave the backends."""
+    async def aclose(self, drain_s: float = 0.0) -> None:
+        """Leave the backends, and the other replicas with what they are owed here."""
         self.sessions.close()
+        elsewhere = self.sessions.elsewhere
+        if elsewhere is not None and elsewhere.host is not None:
+            await elsewhere.host.finish(drain_s)
         await asyncio.gather(*(backend.aclose() for backend in self.backends.values()))
+        if elsewhere is not None:
+            await elsewhere.aclose()
 
 
 @final
@@ -200,8 +205,7 @@ class Gateway:
         elsewhere = None if self._open_store is None else self._elsewhere(self._open_store, background)
         built = self._build(tasks, background, elsewhere)
         if elsewhere is not None:
-            await self._join(elsewhere, built)
-            background(elsewhere.post.run())
+            await self._join(elsewhere, built, background)
         backends, keepalive = built.backends, Keepalive(config.limits.stream_keepalive_s)
         readiness = Readiness(
             lambda: server.started, lambda: server.is_draining, lambda: crowd.fullness(len(connections))
@@ -234,11 +238,7 @@ class Gateway:
             await server.serve(sockets=[sock])
         finally:
             admin.should_exit = True
-            if elsewhere is not None and elsewhere.host is not None:
-                await elsewhere.host.finish(config.drain_s)
-            await built.aclose()
-            if elsewhere is not None:
-                await elsewhere.aclose()
+            await built.aclose(config.drain_s)
             if admin_task is not None:
                 await admin_task
             await scrape.leave()
@@ -268,7 +268,7 @@ class Gateway:
         store = open_store(secrets.token_hex(REPLICA_ID_BYTES), background)
         return Elsewhere(store, Post(store, background), background)
 
-    async def _join(self, elsewhere: Elsewhere, built: Built) -> None:
+    async def _join(self, elsewhere: Elsewhere, built: Built, background: Background) -> None:
         """Become one of the replicas. Without the store the gateway starts all the same: modern clients need none."""
 
         async def settle() -> None:
@@ -281,6 +281,9 @@ class Gateway:
             await self._secret.settle(elsewhere.store, built.adopt)
         except StoreUnavailable:
             log.warning("the store cannot be reached: handshake sessions wait for it", store=self._config.store.shown)
+        if elsewhere.host is not None:
+            elsewhere.host.is_leaving = lambda: self._server is not None and self._server.should_exit
+        background(elsewhere.post.run())
 
     def _build(self, tasks: asyncio.TaskGroup, background: Background, elsewhere: Elsewhere | None = None) -> Built:
         """Everything between the clients' side and the backends."""
