@@ -113,11 +113,11 @@ class McpBackend:
             era = await self._eras.of(call.client, call.caller)
         generation = self._eras.generation
         params, lines = call.params, b""
+        name = call.name if call.target is None else call.target.name
         if call.method == "tools/call":
             if not self.annotations.is_known:
                 await self._learn(call)
-            params, lines = self._judged(call)
-        name = call.name if call.target is None else call.target.name
+            params, lines = self.annotations.checked(name or "", params, call.param_headers)
         if name != call.name and name is not None and call.row is not None:
             params = addressing.renamed(call.row, params, name)
         try:
@@ -295,12 +295,6 @@ class McpBackend:
         await self._modern.aclose()
         await self._handshake.aclose()
         await self._connector.aclose()
-
-    def _judged(self, call: Call) -> tuple[Params, bytes]:
-        """The call's parameters and mirrored header lines, after the client's own headers were held against them."""
-        target = call.target
-        name = call.name if target is None else target.name
-        return self.annotations.checked(name or "", call.params, call.param_headers)
 
     async def _learn(self, call: Call) -> None:
         """Read the tool list once, for its annotations, however many calls wait for it. Without it they go on: the

@@ -43,6 +43,11 @@ def internal(method: str) -> InternalError:
     return InternalError("Internal error", data={"errorId": error_id})
 
 
+def rank(log_level: Raw) -> int:
+    """How grave a level is that was found to be one."""
+    return LOG_LEVELS.index(bytes(log_level).decode().strip('"'))
+
+
 class BaseReply(ABC):
     """One request's reply. Subclasses say how a message is sent (`send`) and the answer is (`finish`)."""
 
@@ -52,7 +57,7 @@ class BaseReply(ABC):
         self._request_id = request_id
         self._row = row
         self._revision = revision
-        self._least_level = None if log_level is None else LOG_LEVELS.index(bytes(log_level).decode().strip('"'))
+        self._least_level = None if log_level is None else rank(log_level)
 
     @abstractmethod
     async def send(self, message: bytes) -> None:

@@ -43,9 +43,7 @@ class ModernSide:
             failure = refusals.failure(error)
             responder.respond(refusals.status(error, "modern"), jsonrpc.error(message.id, failure))
             return DONE
-        reply = cast("ModernReply", call.reply)
-        reply.watch(call.task, self._keepalive)
-        return reply.answer(call.method, lambda: self._handle(call))
+        return cast("ModernReply", call.reply).answer(call.method, lambda: self._handle(call))
 
     def _call(
         self,
@@ -65,8 +63,10 @@ class ModernSide:
             meta=meta,
             name=name,
             client=client,
-            reply=ModernReply(responder, request_id, row, client.revision, meta.get(modern.LOG_LEVEL_KEY)),
-            task=running_task(responder),
+            reply=ModernReply(
+                responder, request_id, row, client.revision, meta.get(modern.LOG_LEVEL_KEY), self._keepalive
+            ),
+            task=responder.task or running_task(responder),
             route=judged.route,
             param_headers=judged.param_headers,
         )

@@ -15,8 +15,8 @@ from msgspec import Raw
 from typing_extensions import override
 
 from gatewright.call import Result
-from gatewright.inbound.base import BaseReply, ModernRules
-from gatewright.inbound.responder import DONE, Responder
+from gatewright.inbound.base import BaseReply, ModernRules, rank
+from gatewright.inbound.responder import DONE, Responder, running_task
 from gatewright.protocol import sse
 from gatewright.protocol.jsonrpc import Id
 from gatewright.protocol.methods import Method
@@ -137,13 +137,26 @@ class ModernReply(ModernRules, HttpReply):
 
     __slots__ = ("_keepalive", "_task")
 
-    def watch(self, task: asyncio.Task[object], keepalive: Keepalive) -> None:
-        """The call begins, carried out by that task."""
-        self._task = task
+    def __init__(
+        self,
+        responder: Responder,
+        request_id: Id,
+        row: Method | None,
+        revision: Revision,
+        log_level: Raw | None,
+        keepalive: Keepalive,
+    ) -> None:
+        # All in one frame, as there is one per call.
+        self._request_id = request_id
+        self._row = row
+        self._revision = revision
+        self._least_level = None if log_level is None else rank(log_level)
+        self._responder = responder
+        self._is_old = False
         self._keepalive = keepalive
-        responder = self._responder
+        self._task = task = responder.task or running_task(responder)
         responder.on_gone = task.cancel
-        if self.is_subscription:
+        if row is not None and row.kind == "stream":
             responder.on_drain = task.cancel
         keepalive.add(self)
 

@@ -192,7 +192,8 @@ def notification(method: str, params: Json) -> bytes:
 
 def result(request_id: Id | None, value: Json) -> bytes:
     """A success response around a JSON result, which is copied as it is."""
-    return b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (encode_id(request_id), bytes(value))
+    number = b"%d" % request_id if request_id.__class__ is int else _encode(request_id)  # no frame: one per call
+    return b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (number, bytes(value))
 
 
 def error(request_id: Id | None, failure: Failure) -> bytes:
