@@ -7,6 +7,8 @@ import socket
 from contextlib import suppress
 
 import pytest
+import structlog
+import structlog.testing
 
 from gatewright.app import Gateway, Ready, _settled
 from gatewright.backend.settings import BackendSettings
@@ -140,6 +142,17 @@ async def test_a_gateway_that_a_gateway_started_asks_nothing_of_its_own_accord()
         assert await ModernClient(port).tool("box.echo") == {"label": "box"}
         gateway.stop()
         await soon(running)
+
+
+async def test_more_places_than_descriptors_are_not_promised() -> None:
+    """What was asked for in vain is said when the gateway starts."""
+    with structlog.testing.capture_logs() as logs:
+        async with travelling({"box": Toolbox("box")}, limits=Limits(max_connections=1_000_000)) as travel:
+            wire = await Wire.open(travel.port)
+            assert (await wire.send("GET", "/livez", {})).status == 200
+            wire.close()
+    (told,) = [one for one in logs if "max_connections" in one["event"]]
+    assert told["room"] < told["descriptors"]
 
 
 async def test_many_connections_at_once_are_bounded() -> None:

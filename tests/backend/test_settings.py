@@ -22,6 +22,20 @@ def test_the_way_to_a_backend_follows_from_its_keys(settings: BackendSettings, t
     assert settings.transport == transport
 
 
+@pytest.mark.parametrize(
+    ("settings", "descriptors"),
+    [
+        (BackendSettings(url="https://h/mcp", max_connections=10), 20),
+        (BackendSettings(command="npx", max_children=3), 12),
+        (BackendSettings(command="npx", stateless=True), 4),
+        (BackendSettings(python="a.b:c.d"), 0),
+    ],
+)
+def test_what_a_backend_may_take_of_the_descriptors(settings: BackendSettings, descriptors: int) -> None:
+    """Connections for calls and for what is said beside them; a child's pipes."""
+    assert settings.max_descriptors == descriptors
+
+
 @pytest.mark.parametrize("keys", [{}, {"url": "http://h", "command": "x"}, {"command": "x", "python": "a:b"}])
 def test_a_backend_is_reached_in_exactly_one_way(keys: dict[str, str]) -> None:
     """None or two is a mistake."""
