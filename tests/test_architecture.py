@@ -32,6 +32,7 @@ BROAD_EXCEPTS = {
     "inbound.stdio": "the edge of a host: a bug ends one message, and is logged under an id",
     "inbound.base": "the edge of a call: a bug ends that call, and is logged under an id",
     "backend.pipe": "a bug in a sink costs one notice, not everything that follows it on a shared wire",
+    "stores.post": "the edge to other replicas: a bug in hearing one letter costs that letter, not all that follow",
     "backend.python": "the edge to server code that is not ours and may raise anything",
 }
 """Who may catch everything (STYLE: only an edge; each failure gets an id or a reason)."""

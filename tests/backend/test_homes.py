@@ -201,3 +201,18 @@ def test_ids_of_two_replicas_are_never_the_same() -> None:
     ids = {Homes.first_id() for _ in range(50)}
     assert len(ids) > 40
     assert max(ids) + (1 << 32) < 1 << 53
+
+
+@pytest.mark.parametrize("is_pipe", [False, True])
+async def test_who_was_taken_for_dead_looks_again(is_pipe: bool) -> None:
+    """A process that was replaced meanwhile is not used any more; an HTTP session goes on, heard by another one."""
+    async with houses("a", "b", is_pipe=is_pipe) as (a, b):
+        own = await a.settle()
+        assert await a.homes.still_holds(own)
+        b.post.alive = frozenset({"b"})
+        other = await b.settle()
+        assert other.hears
+        own.sink.session = "id"
+        assert await a.homes.still_holds(own) is not is_pipe
+        if not is_pipe:
+            assert (own.claim, own.hears) == (other.claim, False)

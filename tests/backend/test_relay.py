@@ -67,6 +67,10 @@ class Behind:
         """Remember it."""
         self.told.extend(replica.encode() for replica in replicas)
 
+    def recheck(self) -> None:
+        """Remember it."""
+        self.told.append(b"recheck")
+
 
 class Heard:
     """What comes on the way."""
@@ -201,7 +205,8 @@ async def test_bereavement_is_passed_on() -> None:
     """To every backend."""
     async with bridged() as there:
         there.host.bereave(frozenset({"c"}))
-        assert there.behind.told == [b"c"]
+        there.host.recheck()
+        assert there.behind.told == [b"c", b"recheck"]
 
 
 async def test_an_end_waits_for_what_others_are_owed() -> None:

@@ -427,3 +427,30 @@ async def test_a_rolling_restart_fails_no_call(tmp_path: Path, kind: str) -> Non
                     assert not any(one.done() for one in calling), [one for one in calling if one.done()]
         is_over.set()
         await asyncio.gather(*calling)
+
+
+async def test_a_replica_that_was_only_asleep_does_nothing_twice(tmp_path: Path) -> None:
+    """Stopped for longer than it takes to be taken for dead, its child was replaced: when it wakes up it uses the new
+    one, and what it was asked meanwhile it does not do."""
+    async with beside(tmp_path) as there:
+        client = await there.handshake(0)
+        await client.tool("echo", text="x")
+        there.at(client, 1)
+        await client.tool("echo", text="x")
+        there[0].signal(signal.SIGSTOP)
+        answer = await client.begin(called(client, "echo", text="asked of the sleeper"))
+        async with asyncio.timeout(10):
+            await answer.started
+        assert said(await answer.last())["text"] == "asked of the sleeper"  # by a child of this one
+        request = called(client, "park", key="k")
+        parked = await client.begin(request)
+        await asyncio.sleep(0.1)
+        await client.tell("notifications/cancelled", {"requestId": request["id"]})
+        await soon(parked.started)
+        there[0].signal(signal.SIGCONT)
+        there.at(client, 0)
+
+        async def is_the_new_one() -> bool:
+            return len((await client.tool("seen", what="parked"))["seen"]) == 1
+
+        await eventually(is_the_new_one)

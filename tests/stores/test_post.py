@@ -10,7 +10,7 @@ import pytest
 
 from contracts.stores import until
 from gatewright.background import Background
-from gatewright.errors import BackendTimeout, InvalidParams, MissingCapability, Overloaded
+from gatewright.errors import BackendTimeout, GatewayError, InvalidParams, MissingCapability, Overloaded
 from gatewright.stores.memory import MemoryStore, Shelf
 from gatewright.stores.post import MAX_SAID, Errand, Post, ReplicaGone, Talk
 
@@ -231,3 +231,20 @@ async def test_an_emptied_store_is_no_death() -> None:
         there.shelf.emptied()
         await until(lambda: "fresh" in told and there.a.alive == {"a", "b"})
         assert told == ["stale", "fresh"]
+
+
+async def test_a_letter_that_nobody_understands_costs_itself() -> None:
+    """Garbage, a letter of another version, one that its hearer chokes on: what follows is heard."""
+    async with office() as there:
+        heard: list[bytes] = []
+
+        def hear(sender: str, body: bytes) -> None:
+            heard.append(bytes([body[0]]))
+
+        there.b.hear("news", hear)
+        there.shelf.inboxes["b"].extend([b"", b"garbage", b"\x93\x00\x01\x02"])
+        there.a.tell("b", "news", b"")
+        there.a.tell("b", "news", b"x")
+        await until(lambda: heard == [b"x"])
+        with pytest.raises(GatewayError):
+            await outcome(there.a, "b", "never heard of")

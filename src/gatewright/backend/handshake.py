@@ -281,6 +281,19 @@ class HandshakeFace:
                 if session.claim and not session.hears:
                     self._start(self._taken_over(self._homes, session, replicas))
 
+    def recheck(self) -> None:
+        """See relay.Face."""
+        if self._homes is not None:
+            for session in self._sessions.values():
+                if session.claim:
+                    self._start(self._rechecked(self._homes, session))
+
+    async def _rechecked(self, homes: Homes, session: BackendSession) -> None:
+        with contextlib.suppress(StoreUnavailable):
+            if not await homes.still_holds(session):
+                log.warning("backend session is elsewhere by now", backend=self._name)
+                self._drop(session)
+
     async def _taken_over(self, homes: Homes, session: BackendSession, replicas: frozenset[str]) -> None:
         with contextlib.suppress(StoreUnavailable):
             if await homes.take_over(session, replicas):

@@ -195,6 +195,18 @@ class Homes:
                 raise BackendUnavailable(f"{self._backend}: the session ended before it was open")
             known = won
 
+    async def still_holds(self, session: BackendSession) -> bool:
+        """Whether a session that was opened here is still the one there is, after the others took this replica for
+        dead. Raises StoreUnavailable."""
+        standing = await self._registry.claimed(session.sink.session, self._backend)
+        if standing is None or standing == session.claim:
+            return True
+        claim = _decode(standing)
+        if claim.handle is None or claim.handle != handle_of(session.link):
+            return False
+        session.claim, session.hears = standing, claim.replica == self.post.replica
+        return True
+
     async def take_over(self, session: BackendSession, replicas: frozenset[str]) -> bool:
         """Carry from now on what the backend says outside calls, if one of these replicas did and no other one was
         faster. Raises StoreUnavailable."""

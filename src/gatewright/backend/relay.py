@@ -155,6 +155,9 @@ class Face(Protocol):
     def bereave(self, replicas: frozenset[str]) -> None:
         """Replicas died."""
 
+    def recheck(self) -> None:
+        """The others took this replica for dead: what was opened here may have been opened elsewhere since."""
+
 
 Member = Callable[[str], "tuple[Client, Caller] | None"]
 """Whose session a reference names, if it is here."""
@@ -189,6 +192,11 @@ class RelayHost:
         """Replicas died: what they did for all is done here, if here is first."""
         for face in self._faces.values():
             face.bereave(replicas)
+
+    def recheck(self) -> None:
+        """The others took this replica for dead."""
+        for face in self._faces.values():
+            face.recheck()
 
     async def _exchange(self, errand: Errand) -> bytes:
         asked = _decode_exchange(errand.body)

@@ -120,6 +120,7 @@ class Elsewhere:
         self.post.on_stale = sessions.distrust
         self.post.on_fresh = self._trusted
         self.post.on_gone = self._gone
+        self.post.on_lapsed = self._lapsed
 
     async def aclose(self) -> None:
         """Take part no longer, with everything said. Never raises."""
@@ -392,6 +393,10 @@ class Elsewhere:
         self._sessions.trust()
         if self.on_fresh is not None:
             self._background(self.on_fresh())
+
+    def _lapsed(self) -> None:
+        if self.host is not None:
+            self.host.recheck()
 
     def _gone(self, replicas: frozenset[str]) -> None:
         """Replicas died: what was put on their streams is answered by nobody."""

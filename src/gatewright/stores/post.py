@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
+import secrets
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeAlias, final
@@ -194,6 +195,8 @@ class Post:
         """Called when it is there again, or forgot or gave up this replica: what is held must be looked at anew."""
         self.on_gone: Callable[[frozenset[str]], None] = _ignored
         """Called with the replicas that died."""
+        self.on_lapsed: Callable[[], None] = _nothing
+        """Called when the others took this replica for dead meanwhile: what only it had may be elsewhere by now."""
         self.is_fresh = False
         self._store = store
         self._background = background
@@ -254,7 +257,9 @@ class Post:
                         self._beaten(await self._store.beat(), beaten_at)
                         self._fresh(loop)
                     letters = await self._store.receive(self._beat_s)
-                except StoreUnavailable:
+                except Exception as error:
+                    if not isinstance(error, StoreUnavailable):
+                        log.exception("inbox cannot be read", error_id=secrets.token_hex(8))
                     self._stale()
                     beaten_at = float("-inf")
                     await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
@@ -263,7 +268,7 @@ class Post:
                 pause_s = PAUSE_S
                 self._fresh(loop)
                 for letter in letters:
-                    self._take(_decode(letter))
+                    self._read(letter)
         finally:
             if self._watch is not None:
                 self._watch.cancel()
@@ -281,6 +286,7 @@ class Post:
         if beat.is_lapsed:
             self._stale()
             self._settled_at = now + SETTLE_S
+            self.on_lapsed()
         # A store that was away or emptied has heard of nobody yet: that is no death.
         alive = beat.alive | self.alive if now < self._settled_at else beat.alive
         gone, self.alive = self.alive - alive, alive
@@ -341,6 +347,13 @@ class Post:
             talk.fail(ReplicaGone(may_have_run=may_have_run))
 
     # --- coming in
+
+    def _read(self, text: bytes) -> None:
+        """One letter. A bug in what hears it, or one of another version of the gateway, costs that letter."""
+        try:
+            self._take(_decode(text))
+        except Exception:
+            log.exception("letter dropped", error_id=secrets.token_hex(8))
 
     def _take(self, letter: Letter) -> None:
         if letter.verb == TELL:
