@@ -5,6 +5,7 @@ The exact answer to every wrong request is in `journeys/test_http_rules.py`, on 
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 
 import pytest
@@ -14,7 +15,7 @@ from gatewright.inbound.probes import Probes
 from gatewright.telemetry.readiness import OK
 from journeys.toolbox import Toolbox
 from journeys.travel import Travel, travelling
-from journeys.wire import ACCEPT, Json, Wire
+from journeys.wire import ACCEPT, Json, ModernClient, Wire
 
 pytestmark = pytest.mark.anyio
 
@@ -104,3 +105,20 @@ async def test_a_refusal_bears_the_id_that_can_be_saved(travel: Travel, body: st
     assert found["error"]["code"] in (-32600, -32700)
     assert found.get("id") == request_id
     assert ("id" in found) is (request_id is not None)
+
+
+async def test_a_head_that_was_judged_before_is_held_against_every_body(travel: Travel) -> None:
+    """Repeated heads are recognised byte by byte, and what they agreed with last is no proof for another body."""
+    client = ModernClient(travel.port, "/mcp/one")
+    calls = {
+        name: client.completed(client.request("tools/call", {"name": name, "arguments": {"text": "x"}}))
+        for name in ("echo", "echa")
+    }
+    headers = {"Content-Type": "application/json", "Accept": ACCEPT, **client.headers(calls["echo"])}
+    wire = await Wire.open(travel.port)
+    seen = []
+    for name in ["echo"] * 5 + ["echa"] * 2 + ["echo"] * 2 + ["echa"]:
+        answer = await wire.send("POST", "/mcp/one", headers, json.dumps(calls[name]).encode())
+        body = await answer.json()
+        seen.append((name, answer.status, body.get("error", {}).get("code")))
+    assert seen == [("echo", 200, None) if name == "echo" else ("echa", 400, -32020) for name, _, _ in seen]

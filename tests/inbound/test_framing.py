@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from gatewright.inbound.framing import HttpRequest, Refusal, RequestReader
+from gatewright.inbound.framing import HttpRequest, Refusal, RequestReader, may_hold_many
 from gatewright.inbound.settings import Limits
 from inbound.framing_corpus import CANARY, HEAD, LAST_READ, READ, REFUSED, Read, Refused
 
@@ -304,3 +304,23 @@ def test_a_reader_that_rested_reads_on(case: Read) -> None:
     talk.hear(case.raw[:10])
     talk.reader.rest()
     assert talk.hear(case.raw[10:]).verdict == Conversation().hear(CANARY, case.raw).verdict
+
+
+@given(
+    requests=st.lists(
+        st.tuples(
+            st.sampled_from([b"Content-Length: %d\r\n", b"content-length:  %d\r\n", b""]), st.binary(max_size=90)
+        ),
+        min_size=1,
+        max_size=4,
+    ),
+    cut=st.integers(0, 60),
+)
+def test_what_holds_many_requests_is_never_taken_for_one(requests: list[tuple[bytes, bytes]], cut: int) -> None:
+    """A quick look at the first one's length may say that it is alone, only when it is."""
+    data = b""
+    for length, body in requests:
+        data += HEAD + (length % len(body) + b"\r\n" + body if length else b"\r\n")
+    data = data[: len(data) - cut % len(data)]
+    if not may_hold_many(data):
+        assert len(Conversation().hear(data).requests) <= 1
