@@ -194,9 +194,12 @@ def outcome_of(answer: Result | Failure, call: Call | None = None, created: Begu
 def handshake_outcome(answer: Result | Failure) -> Outcome:
     """What the response of a handshake backend means: there is no result that is not one. Raises ProtocolError when it
     is no object."""
-    if isinstance(answer, Result) and not bytes(answer.value).startswith(b"{"):
+    if isinstance(answer, Failure):
+        return answer
+    value = bytes(answer.value)  # copied once: whoever takes it on finds bytes
+    if not value.startswith(b"{"):
         raise ProtocolError("the result is not an object")
-    return answer
+    return Result(value)
 
 
 def result_for(revision: Revision, row: Method | None, result: Result) -> Json:
