@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from gatewright.inbound.crowd import Crowd, Places
 from gatewright.inbound.framing import HttpRequest
 from gatewright.inbound.probes import PATHS, Probes
 from gatewright.inbound.responder import Responder
@@ -112,15 +113,13 @@ class Recorded:
 
     def __init__(self) -> None:
         self.written = b""
+        self.crowd = Crowd(Places(1, 1), retry_after_s=1.0)
 
     def write(self, data: bytes) -> None:
         self.written += data
 
     def writelines(self, parts: tuple[bytes, ...]) -> None:
         self.written += b"".join(parts)
-
-    def retry_after(self) -> bytes:
-        return b"Retry-After: 1\r\n"
 
     def finish(self, responder: Responder) -> None:
         """It is kept."""
