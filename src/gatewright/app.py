@@ -298,7 +298,10 @@ class Gateway:
             for backend in backends.values():
                 background(backend.release(session))
 
-        sessions = Sessions(config.sessions, release, elsewhere)
+        def leave(session: str) -> bool:
+            return all(backend.leave(session) for backend in backends.values())
+
+        sessions = Sessions(config.sessions, release, elsewhere, leave)
 
         def arrived(session: str, notice: str) -> None:
             reply = sessions.get(session)

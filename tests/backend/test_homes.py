@@ -216,3 +216,15 @@ async def test_who_was_taken_for_dead_looks_again(is_pipe: bool) -> None:
         assert await a.homes.still_holds(own) is not is_pipe
         if not is_pipe:
             assert (own.claim, own.hears) == (other.claim, False)
+
+
+async def test_leaving_ends_nothing_that_others_go_on_with() -> None:
+    """No DELETE for what is claimed; a session of this one's own is ended."""
+    async with houses("a", is_pipe=True) as (a,):
+        own = await a.settle()
+        await own.leave()
+        assert cast(Pipe, own.link).is_closed
+    async with houses("a") as (a,):
+        shared = await a.settle()
+        await shared.leave()  # nobody listens at that address: a DELETE would take its time and fail
+        assert not shared.link.is_open

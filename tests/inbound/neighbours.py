@@ -36,7 +36,8 @@ class Neighbour:
         self.post = Post(self.store, background, beat_s=0.02)
         self.elsewhere = Elsewhere(self.store, self.post, background)
         self.ended: list[str] = []
-        self.sessions = Sessions(settings, self.ended.append, self.elsewhere)
+        self.may_leave = True
+        self.sessions = Sessions(settings, self.ended.append, self.elsewhere, lambda session: self.may_leave)
         self.far = FarStreams(self.elsewhere, self.sessions)
         self.running: asyncio.Task[None] | None = None
 

@@ -10,6 +10,7 @@ import pytest
 from gatewright.call import ANONYMOUS, Caller, Result
 from gatewright.errors import MissingCapability, UnknownSession
 from gatewright.inbound.session import Running, Unanswered
+from gatewright.inbound.sessions import FORGET_S
 from gatewright.inbound.settings import Sessions as SessionSettings
 from gatewright.inbound.standing import Standing
 from gatewright.protocol import jsonrpc
@@ -192,3 +193,28 @@ async def test_a_list_that_changed_in_a_session_is_stale_wherever_that_is() -> N
         await until(lambda: there.heard)
         assert here.heard == [("box", "", NOTICE), ("box", "id", NOTICE)]
         assert there.heard == [("box", "id", NOTICE)]
+
+
+async def test_what_nobody_uses_here_is_forgotten_and_found_again() -> None:
+    """Not ended: it is in the store. One of which something is only here stays, and one that waits for something."""
+    async with neighbours("a", "b") as (a, b):
+        opened = await a.begin()
+        loop = asyncio.get_running_loop()
+
+        def swept() -> bool:
+            opened.last_active_at = loop.time() - FORGET_S - 1
+            a.sessions._sweep(loop)
+            return len(a.sessions) == 0
+
+        standing = Standing(1)
+        opened.join(standing)
+        assert not swept()
+        opened.leave(standing)
+        a.may_leave = False
+        assert not swept()
+        a.may_leave = True
+        assert swept()
+        assert a.ended == []
+        await b.found()
+        assert await b.store.owners(opened.ref) == {"b"}
+        assert await a.found() is not opened

@@ -287,6 +287,10 @@ class McpBackend:
         self._standing.release(client_session)
         await self._handshake.release(client_session)
 
+    def leave(self, client_session: str) -> bool:
+        """Forget a client session that goes on elsewhere. False when something of it is only here."""
+        return not self._standing.holds(client_session) and self._handshake.leave(client_session)
+
     async def aclose(self) -> None:
         """Close everything towards the backend."""
         self._parking.close()

@@ -279,26 +279,26 @@ class HandshakeFace:
         if self._homes is not None:
             for session in self._sessions.values():
                 if session.claim and not session.hears:
-                    self._start(self._taken_over(self._homes, session, replicas))
+                    self._start(self._homes.bereaved(session, replicas, self._carried))
 
     def recheck(self) -> None:
         """See relay.Face."""
         if self._homes is not None:
             for session in self._sessions.values():
                 if session.claim:
-                    self._start(self._rechecked(self._homes, session))
+                    self._start(self._homes.rechecked(session, self._drop))
 
-    async def _rechecked(self, homes: Homes, session: BackendSession) -> None:
-        with contextlib.suppress(StoreUnavailable):
-            if not await homes.still_holds(session):
-                log.warning("backend session is elsewhere by now", backend=self._name)
-                self._drop(session)
-
-    async def _taken_over(self, homes: Homes, session: BackendSession, replicas: frozenset[str]) -> None:
-        with contextlib.suppress(StoreUnavailable):
-            if await homes.take_over(session, replicas):
-                session.sink.missed()
-                await self._carried(session)
+    def leave(self, client_session: str) -> bool:
+        """Forget a session that goes on elsewhere. False when something of it is only here."""
+        key = f"{OWN}{client_session}"
+        session = self._sessions.get(key)
+        if session is None:
+            return key not in self._opening
+        if session.hears or not session.claim or session.calls:
+            return False
+        del self._sessions[key]
+        self._start(session.leave())
+        return True
 
     def has_session(self, client: Client, caller: Caller) -> bool:
         """Whether this client's backend session is open already."""

@@ -10,19 +10,21 @@ session opens it anew: what it held is lost, as with a server that was restarted
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final, Protocol, final
 
 import msgspec
+import structlog
 
 from gatewright.backend.base import Connector, Link, Request
 from gatewright.backend.http import HttpConnector, HttpLink
 from gatewright.backend.relay import RelayLink
 from gatewright.backend.undecided import UndecidedConnector, UndecidedLink
 from gatewright.call import Call, Caller, Client, Failure, Params, Result
-from gatewright.errors import BackendUnavailable, ProtocolError
+from gatewright.errors import BackendUnavailable, ProtocolError, StoreUnavailable
 from gatewright.protocol import bridge, handshake
 from gatewright.protocol.revisions import Revision
 from gatewright.stores.post import Post
@@ -35,6 +37,7 @@ MAX_LOST: Final = 4_096
 """Lost backend sessions remembered until the next one is opened."""
 FIRST_ID_BITS: Final = 20
 """Request ids of a replica begin with this many random bits, so that those of two are never the same on one link."""
+log = structlog.get_logger("gatewright.backend")
 
 
 @final
@@ -194,6 +197,25 @@ class Homes:
             if won is None:
                 raise BackendUnavailable(f"{self._backend}: the session ended before it was open")
             known = won
+
+    async def bereaved(
+        self,
+        session: BackendSession,
+        replicas: frozenset[str],
+        carry: Callable[[BackendSession], Awaitable[None]],
+    ) -> None:
+        """Replicas died: `carry` what the backend says outside calls, if one of them did until now."""
+        with contextlib.suppress(StoreUnavailable):
+            if await self.take_over(session, replicas):
+                session.sink.missed()
+                await carry(session)
+
+    async def rechecked(self, session: BackendSession, drop: Callable[[BackendSession], None]) -> None:
+        """The others took this replica for dead: `drop` a session that was opened elsewhere since."""
+        with contextlib.suppress(StoreUnavailable):
+            if not await self.still_holds(session):
+                log.warning("backend session is elsewhere by now", backend=self._backend)
+                drop(session)
 
     async def still_holds(self, session: BackendSession) -> bool:
         """Whether a session that was opened here is still the one there is, after the others took this replica for

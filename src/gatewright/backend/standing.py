@@ -62,6 +62,10 @@ class Standing:
         self._leave(session, uri)
         return Result(b"{}")
 
+    def holds(self, session: str) -> bool:
+        """Whether a session listens here."""
+        return session in self._held
+
     def release(self, session: str) -> None:
         """A session ended."""
         for feed, listener in self._held.pop(session, {}).values():

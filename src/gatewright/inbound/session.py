@@ -162,6 +162,13 @@ class Session:
         """The time that `last_active_at` is measured in, in seconds."""
         return self._loop.time()
 
+    @property
+    def is_idle(self) -> bool:
+        """Nothing goes on, nothing waits, nothing is kept: what there is to know of it is in the store."""
+        events = self._events
+        waits = self.calls or self.streams or self.notices or self._asks or self._graces or self._guests
+        return not waits and (events is None or not len(events))
+
     def advance(self, event: Event) -> None:
         """Take the session where an event leads. Raises InvalidRequest."""
         self.state = advance(self.state, event)

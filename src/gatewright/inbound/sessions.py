@@ -34,9 +34,17 @@ MAX_TOUCH_S: Final = 60.0
 MAX_TOUCHED_AT_ONCE: Final = 1_000
 """Sessions that the store is told of in one sweep, for the same reason."""
 DISTRUSTED: Final = -1
+FORGET_S: Final = 300.0
+"""A session that nobody used here for this long is looked up again when it is: with many replicas each would hold all
+of them otherwise."""
 UNSURE: Final = -2
 """A session looked up while nobody could say what changes: good for the one request."""
 log = structlog.get_logger("gatewright.sessions")
+
+
+def _stay(session: str) -> bool:
+    """Nothing is ever left to others."""
+    return False
 
 
 @final
@@ -44,9 +52,15 @@ class Sessions:
     """All sessions of this process, by id: with other replicas, those of them that it has seen."""
 
     def __init__(
-        self, settings: SessionSettings, on_end: Callable[[str], None], elsewhere: Elsewhere | None = None
+        self,
+        settings: SessionSettings,
+        on_end: Callable[[str], None],
+        elsewhere: Elsewhere | None = None,
+        leave: Callable[[str], bool] = _stay,
     ) -> None:
+        """`leave` forgets what backends have of a session that goes on elsewhere; False when that cannot be."""
         self._settings = settings
+        self._leave = leave
         self.elsewhere: Final = elsewhere
         """The other replicas; None where there are none."""
         self._current = ALONE
@@ -201,12 +215,23 @@ class Sessions:
         pause_s = self._sweep_s if is_done else min(self._sweep_s, 1.0)
         self._timer = loop.call_later(pause_s, self._sweep, loop) if self._by_id else None
         idle = idle[:MAX_ENDED_AT_ONCE]
+        if self.elsewhere is not None:
+            self._forget(self.elsewhere, now)
         if self.elsewhere is not None and idle:
             self.elsewhere.look_after([session for session in idle if session.ref])
         for session in idle:
             if not session.ref:
                 log.info("session ended", reason="idle")
                 self.end(session)
+
+    def _forget(self, elsewhere: Elsewhere, now: float) -> None:
+        """Sessions that other replicas have too need not be kept here for the time that nobody comes: what there is to
+        know of one is in the store. Those of which something is only here stay."""
+        seldom = [one for one in self._by_ref.values() if one.is_idle and one.last_active_at < now - FORGET_S]
+        for session in seldom[:MAX_ENDED_AT_ONCE]:
+            if self._leave(session.id):
+                del self._by_id[session.id], self._by_ref[session.ref]
+                elsewhere.store.disown(session.ref, elsewhere.replica)
 
     def _is_due(self, session: Session, now: float) -> bool:
         """Whether the store is to be told that a session is used: seldom, however often it is."""
