@@ -38,6 +38,9 @@ from bench.targets import ROOT, announcing
 _MAX_HELD = 18_000
 """Sessions of one client process: a process may have 20,000 descriptors on common machines."""
 _WARM_UP_CALLS_S = 2
+_SETTLE_S = 3.0
+_SETTLE_SHARED_S = 80.0
+"""A store is told a minute later that a session was used."""
 _CALL_BYTES = 400
 _CONFIG = """
 listen: 127.0.0.1:0
@@ -61,6 +64,7 @@ class Plan:
     rest_s: float
     load_s: int
     tool: str
+    has_streams: bool
     store: str
     backend_streams: int
     out: str
@@ -165,12 +169,12 @@ class Clients:
         self._stack = stack
         self._held: list[subprocess.Popen[str]] = []
 
-    def open(self, urls: tuple[str, ...], sessions: int, tool: str) -> list[Held]:
+    def open(self, urls: tuple[str, ...], sessions: int, options: list[str]) -> list[Held]:
         """Open so many sessions, spread over the urls. Raises RuntimeError when a client process fails."""
         parts = max(len(urls), math.ceil(sessions / _MAX_HELD))
         for number in range(parts):
             share = sessions // parts + (number < sessions % parts)
-            command = [sys.executable, "-m", "bench.holder", urls[number % len(urls)], str(share), "--tool", tool]
+            command = [sys.executable, "-m", "bench.holder", urls[number % len(urls)], str(share), *options]
             command += ["--source", f"127.0.0.{2 + number}"]
             process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
             self._stack.callback(_end, process)
@@ -247,7 +251,8 @@ def run(plan: Plan, target: str, count: int, backend: tuple[str, psutil.Process]
         row.rss_before, row.pss_before = _memory(running)
         kernel, stored = _kernel(), running.store.memory() if running.store else 0
         clients = Clients(stack)
-        held = clients.open(running.urls, row.sessions, plan.tool)
+        options = ["--tool", plan.tool] + ([] if plan.has_streams else ["--no-streams"])
+        held = clients.open(running.urls, row.sessions, options)
         row.open = sum(one.open for one in held)
         row.failed = sum(one.failed for one in held)
         row.opened_per_s = row.sessions / max(0.01, *(one.seconds for one in held))
@@ -266,7 +271,7 @@ def run(plan: Plan, target: str, count: int, backend: tuple[str, psutil.Process]
 
 def _rest(plan: Plan, running: Running, clients: Clients, row: Row) -> None:
     """Let it rest, and see what that costs."""
-    time.sleep(3)  # what opening left to do is done
+    time.sleep(_SETTLE_SHARED_S if running.store else _SETTLE_S)  # what opening left to do is done
     before, cpu, start = clients.ask(), _cpu_s(running), time.monotonic()
     commands = running.store.commands() if running.store else 0
     time.sleep(plan.rest_s)
@@ -377,6 +382,7 @@ def _plan() -> Plan:
         default=0,
         help="the backend offers streams too, and may have so many connections",
     )
+    parser.add_argument("--no-streams", action="store_true", help="sessions only: no stream, no connection")
     parser.add_argument("--out", default="", help="where the samples go (default bench/results)")
     options = parser.parse_args()
     targets = tuple(options.targets.split(","))
@@ -393,6 +399,7 @@ def _plan() -> Plan:
         rest_s=options.rest,
         load_s=options.load,
         tool=options.tool,
+        has_streams=not options.no_streams,
         store=options.store,
         backend_streams=options.backend_streams,
         out=options.out,

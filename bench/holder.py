@@ -1,8 +1,9 @@
 """One client process that holds many handshake sessions, each with an open GET stream, on raw asyncio sockets.
 
-    python -m bench.holder URL SESSIONS [--source 127.0.0.2] [--at-once 64] [--call]
+    python -m bench.holder URL SESSIONS [--source 127.0.0.2] [--at-once 64] [--tool NAME] [--no-streams]
 
-A session takes one connection: `initialize`, `notifications/initialized`, with `--call` one `tools/call`, then GET.
+A session takes one connection: `initialize`, `notifications/initialized`, with `--tool` one `tools/call`, then GET, or
+with `--no-streams` the end of the connection.
 Prints one JSON object (`Held`) once every session is open or has failed, another one for each line on its input, and
 ends when its input does. `--source` is the address it connects from: one address has some 28,000 ports.
 """
@@ -40,7 +41,8 @@ class Held(msgspec.Struct, frozen=True):
 class Holder:
     """All sessions of this process."""
 
-    def __init__(self, url: str, source: str, tool: str) -> None:
+    def __init__(self, url: str, source: str, tool: str, has_streams: bool = True) -> None:
+        self.has_streams = has_streams
         parts = urlsplit(url)
         self.address = (parts.hostname or "", parts.port or 80)
         self.authority, self.path = parts.netloc, parts.path
@@ -113,6 +115,9 @@ class _Stream(asyncio.Protocol):
         if holder.tool:
             call = echo("handshake", session, holder.tool, _CALL_BYTES)
             await self._send(call.encode(holder.authority, holder.path), b"HTTP/1.1 200 ")
+        if not holder.has_streams:
+            self.transport.abort()
+            return
         lines = [f"GET {holder.path} HTTP/1.1", f"Host: {holder.authority}", "Accept: text/event-stream"]
         lines += [f"{name}: {value}" for name, value in session_headers(session).items()]
         await self._send("\r\n".join([*lines, "", ""]).encode(), b"HTTP/1.1 200 ", is_stream=True)
@@ -171,8 +176,8 @@ def _field(head: bytes, name: bytes) -> str:
     return head[start : end if end >= 0 else None].decode("ascii").strip()
 
 
-async def _hold(url: str, sessions: int, source: str, at_once: int, tool: str) -> None:
-    holder = Holder(url, source, tool)
+async def _hold(url: str, sessions: int, source: str, at_once: int, tool: str, has_streams: bool) -> None:
+    holder = Holder(url, source, tool, has_streams)
     await holder.open(sessions, at_once)
     gc.collect()
     gc.freeze()
@@ -192,9 +197,11 @@ def main() -> None:
     parser.add_argument("--source", default="", help="the address to connect from")
     parser.add_argument("--at-once", type=int, default=64, help="sessions that are opened at the same time")
     parser.add_argument("--tool", default="", help="each session calls this tool once")
+    parser.add_argument("--no-streams", action="store_true", help="sessions only, without a stream or a connection")
     options = parser.parse_args()
     gc.disable()
-    uvloop.run(_hold(options.url, options.sessions, options.source, options.at_once, options.tool))
+    has_streams = not options.no_streams
+    uvloop.run(_hold(options.url, options.sessions, options.source, options.at_once, options.tool, has_streams))
 
 
 if __name__ == "__main__":
