@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,10 @@ import pytest
 
 from cli.commands import line_of, run, running, stop
 from cli.speaking import gone
+from gatewright.backend.settings import BackendSettings
 from gatewright.cli import snippets
+from gatewright.cli.workers import stop_s
+from gatewright.config import Config
 from stores.redis_servers import redis_server
 
 CALLS = 60
@@ -150,3 +154,11 @@ def test_without_a_shared_store_nothing_is_bound(tmp_path: Path) -> None:
     ended = run("serve", str(file), "--workers", "2")
     assert (ended.returncode, ended.stdout) == (2, "")
     assert "workers: 2 processes need a store that they share: set store to redis://HOST:PORT/DB" in ended.stderr
+
+
+def test_workers_get_as_long_to_end_as_the_configuration_lets_them_take() -> None:
+    """Their drain, and children that ignore it."""
+    child = BackendSettings(command="server", stop_grace_s=10.0)
+    config = Config(drain_delay_s=1.0, drain_s=2.0, drain_idle_s=3.0)
+    assert stop_s(config) == 11.0
+    assert stop_s(replace(config, backends={"child": child})) == 41.0

@@ -33,8 +33,8 @@ from gatewright.inbound.sockets import bound, reserved
 from gatewright.protocol.chain import is_child
 from gatewright.telemetry.board import Board, post_restarts
 
-STOP_MARGIN_S: Final = 15.0
-"""What a worker may need beyond its drain: children that ignore their end take a few seconds each way."""
+STOP_MARGIN_S: Final = 5.0
+"""What a worker may need to end beyond what is bounded by the configuration."""
 
 
 @final
@@ -81,6 +81,12 @@ class Crew(msgspec.Struct, frozen=True):
                 shutil.rmtree(self.folder, ignore_errors=True)
 
 
+def stop_s(config: Config) -> float:
+    """How long a worker may take to end: to drain, and then for children that ignore each of three ways to be told."""
+    children_s = max((3 * backend.stop_grace_s for backend in config.backends.values()), default=0.0)
+    return config.drain_delay_s + config.drain_s + config.drain_idle_s + children_s + STOP_MARGIN_S
+
+
 def serve(config: Config, on_ready: Callable[[str], None]) -> None:
     """Serve with `config.workers` processes until told to stop. Raises CommandError."""
     with ExitStack() as stack:
@@ -88,8 +94,7 @@ def serve(config: Config, on_ready: Callable[[str], None]) -> None:
             crew = stack.enter_context(_crew(config))
         except OSError as error:
             raise explained(error, config.listen) from error
-        stop_s = config.drain_delay_s + config.drain_s + config.drain_idle_s + STOP_MARGIN_S
-        Supervisor(config.workers, crew.work, stop_s=stop_s, on_ready=on_ready, on_restart=crew.restarted).run()
+        Supervisor(config.workers, crew.work, stop_s=stop_s(config), on_ready=on_ready, on_restart=crew.restarted).run()
 
 
 @contextmanager
