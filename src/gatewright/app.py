@@ -77,7 +77,7 @@ from gatewright.routing.tasks import TaskRouter
 from gatewright.secret import Secret
 from gatewright.stores.base import Store
 from gatewright.stores.keys import SharedSecret, derived
-from gatewright.stores.post import Post
+from gatewright.stores.post import BEAT_S, Post
 from gatewright.telemetry.board import Board
 from gatewright.telemetry.families import Family
 from gatewright.telemetry.meters import Meters, Readings
@@ -266,7 +266,8 @@ class Gateway:
     def _elsewhere(self, open_store: StoreOpener, background: Background) -> Elsewhere:
         """The other replicas, by the store that they share."""
         store = open_store(secrets.token_hex(REPLICA_ID_BYTES), background)
-        return Elsewhere(store, Post(store, background), background)
+        beat_s = min(BEAT_S, self._config.store.dead_after_s / 4)
+        return Elsewhere(store, Post(store, background, beat_s=beat_s), background)
 
     async def _join(self, elsewhere: Elsewhere, built: Built, background: Background) -> None:
         """Become one of the replicas. Without the store the gateway starts all the same: modern clients need none."""

@@ -150,7 +150,6 @@ async def test_a_process_is_reached_through_its_replica() -> None:
         relayed = await b.settle()
         assert isinstance(relayed.link, RelayLink)
         await a.store.leave()
-        a.post.alive = frozenset()
         b.homes.lost("id", relayed.claim)
         fresh = await b.settle()
         assert not isinstance(fresh.link, RelayLink)
@@ -210,6 +209,7 @@ async def test_who_was_taken_for_dead_looks_again(is_pipe: bool) -> None:
         own = await a.settle()
         assert await a.homes.still_holds(own)
         b.post.alive = frozenset({"b"})
+        b.post._dead["a"] = None
         other = await b.settle()
         assert other.hears
         own.sink.session = "id"

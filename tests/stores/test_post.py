@@ -248,3 +248,16 @@ async def test_a_letter_that_nobody_understands_costs_itself() -> None:
         await until(lambda: heard == [b"x"])
         with pytest.raises(GatewayError):
             await outcome(there.a, "b", "never heard of")
+
+
+async def test_one_that_has_just_started_is_not_dead() -> None:
+    """Only who was alive can have died; of anybody else the store is asked."""
+    async with office() as there:
+        new = MemoryStore(there.shelf, "new")
+        there.a.alive = frozenset({"a", "b"})
+        await new.beat()
+        assert not there.a.is_dead("new")
+        assert await there.a.lives("new")
+        assert not await there.a.lives("never")
+        await until(lambda: there.a.is_dead("new"))
+        assert not await there.a.lives("new")

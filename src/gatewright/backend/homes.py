@@ -251,7 +251,7 @@ class Homes:
             revision, result = handshake.read_initialize_result(claim.result)
         except ProtocolError:
             return None
-        is_alive = claim.replica in self.post.alive
+        is_alive = await self.post.lives(claim.replica)
         if claim.handle is None:
             if not is_alive or claim.replica == self.post.replica:
                 return None

@@ -91,7 +91,7 @@ class RelayLink:
     @property
     def is_open(self) -> bool:
         """Until its replica has died, or lost the session."""
-        return self._is_open and self._replica in self._post.alive
+        return self._is_open and not self._post.is_dead(self._replica)
 
     async def exchange(self, request: Request, sink: Sink) -> Result | Failure:
         """See Link.exchange."""

@@ -261,7 +261,7 @@ class Elsewhere:
     def answered(self, session: Session, ask_id: str, message: jsonrpc.Message) -> None:
         """The client answered a question that another replica asked. Raises ProtocolError."""
         replica = ask_id.rpartition(".")[0]
-        if replica != self.replica and replica in self.post.alive:
+        if replica and replica != self.replica and not self.post.is_dead(replica):
             answer = jsonrpc.answer_of(message)
             self.post.tell(replica, ANSWERED, _encode(_Said(session.ref, jsonrpc.response(ask_id, answer))))
 
@@ -274,11 +274,9 @@ class Elsewhere:
     def _tell(self, replicas: frozenset[str], kind: str, said: _Said) -> None:
         body = _encode(said)
         for replica in replicas:
-            if replica == self.replica:
-                continue
-            if replica in self.post.alive:
+            if replica != self.replica and not self.post.is_dead(replica):
                 self.post.tell(replica, kind, body)
-            elif kind != ENDED:
+            elif replica != self.replica and kind != ENDED:
                 self.store.disown(said.ref, replica)
 
     def spread(self, changes: Changes) -> Changes:
@@ -302,8 +300,8 @@ class Elsewhere:
 
     async def standing(self, session: Session) -> str | None:
         """Another replica that holds a standing stream of the session. Raises StoreUnavailable."""
-        found = (await self.store.standing(session.ref)) & self.post.alive
-        return min(found - {self.replica}, default=None)
+        found = await self.store.standing(session.ref)
+        return min((one for one in found if one != self.replica and not self.post.is_dead(one)), default=None)
 
     def put(self, session: Session, message: bytes) -> None:
         """Put a message that belongs to no call on the session's standing stream, wherever it is. Where there is none

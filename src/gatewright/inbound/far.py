@@ -73,7 +73,7 @@ class FarStreams:
         post = self._elsewhere.post
         if not replica or replica == post.replica:
             raise InvalidRequest("Last-Event-ID is unknown: that stream cannot be resumed")
-        if replica in post.alive:
+        if await post.lives(replica):
             wanted = _encode(_Wanted(session.ref, last_event_id))
             talk = post.ask(replica, HAND_OVER if is_standing else CARRY, wanted)
             try:

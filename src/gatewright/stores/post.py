@@ -28,6 +28,7 @@ from gatewright.stores.base import Beat, ReplicaStore
 
 BEAT_S: Final = 1.0
 """How often a replica says that it lives."""
+MIN_WAIT_S: Final = 0.01
 PAUSE_S: Final = 0.1
 """How long nothing is read after the store was not there; it doubles up to PAUSE_MAX_S, and is spread."""
 PAUSE_MAX_S: Final = 1.0
@@ -35,6 +36,8 @@ STALE_S: Final = 2.5
 """After this long without a word from the store what it said before is not believed any more."""
 SETTLE_S: Final = 3.0
 """How long the others have to say that they live after the store was there again."""
+MAX_DEAD: Final = 1_000
+"""Dead replicas remembered. Their ids do not come back."""
 MAX_SAID: Final = 1_000
 """What one answer in parts may be ahead of whoever asked."""
 TELL, ASK, SAID, DONE, FAILED, CANCEL = range(6)
@@ -98,6 +101,8 @@ class Talk:
         self.replica = replica
         self.number = number
         self.outcome = b""
+        self.asked_at = asyncio.get_running_loop().time()
+        self.is_taken_back = False
         self._post = post
         self._said: deque[bytes] = deque()
         self._is_lossy = is_lossy
@@ -209,6 +214,7 @@ class Post:
         self._out: dict[str, list[Letter]] = {}
         self._watch: asyncio.TimerHandle | None = None
         self._settled_at = 0.0
+        self._dead: dict[str, None] = {}
 
     def hear(self, kind: str, hear: Hear) -> None:
         """Take what is told of that kind."""
@@ -245,6 +251,16 @@ class Post:
         if self._talks.pop(talk.number, None) is not None and not is_over:
             self.write(talk.replica, Letter(CANCEL, self.replica, "", talk.number, b""))
 
+    def is_dead(self, replica: str) -> bool:
+        """Whether it is known to have died. One that has just started is not known at all."""
+        return replica in self._dead
+
+    async def lives(self, replica: str) -> bool:
+        """Whether it lives, asking the store about one that is not known. Raises StoreUnavailable."""
+        if replica not in self.alive and replica not in self._dead:
+            self._beaten(await self._store.beat(), asyncio.get_running_loop().time())
+        return replica in self.alive
+
     async def run(self) -> None:
         """Read the inbox until cancelled."""
         loop = asyncio.get_running_loop()
@@ -256,7 +272,7 @@ class Post:
                         beaten_at = loop.time()
                         self._beaten(await self._store.beat(), beaten_at)
                         self._fresh(loop)
-                    letters = await self._store.receive(self._beat_s)
+                    letters = await self._store.receive(max(MIN_WAIT_S, beaten_at + self._beat_s - loop.time()))
                 except Exception as error:
                     if not isinstance(error, StoreUnavailable):
                         log.exception("inbox cannot be read", error_id=secrets.token_hex(8))
@@ -290,8 +306,14 @@ class Post:
         # A store that was away or emptied has heard of nobody yet: that is no death.
         alive = beat.alive | self.alive if now < self._settled_at else beat.alive
         gone, self.alive = self.alive - alive, alive
+        for replica in gone:
+            self._dead[replica] = None
+            if len(self._dead) > MAX_DEAD:
+                del self._dead[next(iter(self._dead))]
+        for replica in alive & self._dead.keys():
+            del self._dead[replica]
+        self._lost(now)
         if gone:
-            self._lost(gone)
             self.on_gone(gone)
 
     def _fresh(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -332,10 +354,14 @@ class Post:
             if talk is not None:
                 talk.fail(ReplicaGone(may_have_run=may_have_run))
 
-    def _lost(self, gone: frozenset[str]) -> None:
-        """Replicas died: what was asked of them is answered by nobody."""
-        for talk in [talk for talk in self._talks.values() if talk.replica in gone]:
-            self._background(self._take_back(talk))
+    def _lost(self, now: float) -> None:
+        """What was asked of the dead is answered by nobody. Whoever was not heard of yet has a moment to be."""
+        known_by = now - 2 * self._beat_s
+        for talk in self._talks.values():
+            is_late = talk.replica not in self.alive and talk.asked_at < known_by
+            if (is_late or talk.replica in self._dead) and not talk.is_taken_back:
+                talk.is_taken_back = True
+                self._background(self._take_back(talk))
 
     async def _take_back(self, talk: Talk) -> None:
         """Whoever takes the letter first decides whether it is carried out."""
