@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from functools import partial
 from typing import Any, cast
 
 import pytest
@@ -174,7 +175,8 @@ async def test_a_cancelled_call_is_owed_no_answer_and_its_task_goes_on() -> None
         task = asyncio.current_task()
         assert task is not None
         asked = message("tools/list")
-        await reply.answer("tools/list", dialogue(handle).outcome, session, asked, "tools/list", reply, task)
+        outcome = partial(dialogue(handle).outcome, session, asked, "tools/list", reply, task)
+        await reply.answer("tools/list", outcome)
         await asyncio.sleep(0)
         return "went on"
 

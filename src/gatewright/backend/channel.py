@@ -69,7 +69,7 @@ class HttpConnection(asyncio.Protocol):
         self._max_bytes = channel.max_response_bytes
         self._parser = httptools.HttpResponseParser(self)
         self.transport: asyncio.Transport | None = None
-        self._waiter: asyncio.Future[HttpResponse] | None = None
+        self._waiter: asyncio.Future[HttpResponse | bytes] | None = None
         self._headers: dict[bytes, bytes] | None = None
         """Those of the message being read; None between messages."""
         self._status = 0
@@ -91,24 +91,24 @@ class HttpConnection(asyncio.Protocol):
         self.idle_tick = 0
         """The channel's tick when it became idle."""
 
-    def ask(self, payload: bytes) -> asyncio.Future[HttpResponse]:
-        """Send one request on a usable connection. The future is its response (a stream: its head); give it to `left`
-        if it is not awaited to its end."""
+    def ask(self, payload: bytes) -> asyncio.Future[HttpResponse | bytes]:
+        """Send one request on a usable connection. The future is its response (a stream: its head), or the body of the
+        usual one, a 200 under the known head; give it to `left` if it is not awaited to its end."""
         self._waiter = waiter = self._channel.loop.create_future()
         self._is_large = len(payload) > LARGE_BYTES
         self.transport.write(payload)  # type: ignore[union-attr]  # usable: it has one
         return waiter
 
-    def left(self, waiter: asyncio.Future[HttpResponse]) -> None:
+    def left(self, waiter: asyncio.Future[HttpResponse | bytes]) -> None:
         """Whoever awaited the response was cancelled: the exchange is broken off and its connection closes."""
         if self._waiter is waiter:
             self._waiter = None
             self.close()
         elif waiter.done() and not waiter.cancelled() and waiter.exception() is None:
             # Answered in the same turn: the connection may be another's by now, unless a stream is still on it.
-            stream = waiter.result().stream
-            if stream is not None:
-                stream.abort()
+            response = waiter.result()
+            if not isinstance(response, bytes):
+                response.abort()
 
     def close(self) -> None:
         """Drop it, without waiting for buffered bytes."""
@@ -173,14 +173,12 @@ class HttpConnection(asyncio.Protocol):
             if waiter is None:
                 self.close()  # an answer nobody asked for
                 return
-            known = self._known
-            at = known.body_at(data, self._max_bytes)
-            events = b"" if at else known.events_in(data, self._max_bytes)
-            if at or events:
+            at = self._known.body_at(data, self._max_bytes)
+            stream = None if at else self._known.stream_in(data, self._max_bytes)
+            if at or stream is not None:
                 self._waiter = None
                 if not waiter.done():
-                    headers = known.headers if at else known.events_headers
-                    waiter.set_result(HttpResponse(200, headers, data[at:] if at else b"", None, events))
+                    waiter.set_result(stream or data[at:])
                 self._free()
                 return
         self._parse(data)
@@ -365,6 +363,8 @@ class HttpChannel:
             waiter = connection.ask(payload)
             try:
                 response = await waiter
+                if isinstance(response, bytes):
+                    return HttpResponse(200, self.known.headers, response)
                 response.unfold()
                 return response
             except Lost as lost:

@@ -12,6 +12,8 @@ import re
 from collections.abc import Mapping
 from typing import Final, final
 
+from gatewright.backend.response import HttpResponse
+
 _LENGTH: Final = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]+)\r\n", re.IGNORECASE)
 _MAX_DIGITS: Final = 10
 """Of a length: more is beyond every bound."""
@@ -65,6 +67,11 @@ class KnownHead:
             if body is not None and len(body) <= max_body_bytes:
                 return body
         return b""
+
+    def stream_in(self, data: bytes, max_body_bytes: int) -> HttpResponse | None:
+        """The response that `data` is, if it is one whole event stream under the known head of one."""
+        events = self.events_in(data, max_body_bytes)
+        return HttpResponse(200, self.events_headers, b"", None, events) if events else None
 
     def learn_events(self, data: bytes, headers: Mapping[bytes, bytes]) -> None:
         """`data` is what the parser took for a 200 with a whole event stream on a connection that stays open."""

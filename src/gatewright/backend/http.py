@@ -141,7 +141,11 @@ class HttpLink:
             else:  # as HttpChannel.send does, without a coroutine more
                 waiter = connection.ask(payload)
                 try:
-                    response = await waiter
+                    got = await waiter
+                    if isinstance(got, bytes):
+                        answer = self._answer(request, got)
+                        return answer if answer is not None else await self._batched(request, got, sink)
+                    response = got
                 except Lost as lost:
                     self._channel.judge(lost, request.is_retry_safe)
                     response = await self._sent(payload, request)
@@ -157,8 +161,8 @@ class HttpLink:
                 response.unfold()
             if response.stream is not None:
                 return await self._streamed(request, response, sink)
-            answer = self._answer(request, response)
-            return answer if answer is not None else await self._batched(request, response, sink)
+            answer = self._answer(request, response.body)
+            return answer if answer is not None else await self._batched(request, response.body, sink)
         except asyncio.CancelledError as cancelled:
             is_told = self._is_handshake and request.is_cancellable and cancelled.args != (NOT_SENT,)
             if is_told and self.is_open:
@@ -228,9 +232,8 @@ class HttpLink:
 
     # answers
 
-    def _answer(self, request: Request, response: HttpResponse) -> Result | Failure | None:
+    def _answer(self, request: Request, body: bytes) -> Result | Failure | None:
         """The outcome in a JSON response; None when that is an array."""
-        body = response.body
         is_list = request.method in REPEATED
         if is_list:
             known = self._connector.repeats.find(request.method, request.id, body)
@@ -249,11 +252,11 @@ class HttpLink:
             self._connector.repeats.learn(request.method, request.id, body, answer)
         return answer
 
-    async def _batched(self, request: Request, response: HttpResponse, sink: Sink) -> Result | Failure:
+    async def _batched(self, request: Request, body: bytes, sink: Sink) -> Result | Failure:
         """The outcome in an array of messages (2025-03-26 only)."""
         answer: _Answer = None
         try:
-            for message in _messages(response.body):
+            for message in _messages(body):
                 if message.method is not UNSET:
                     await self._dispatch(message, message.method, sink)
                 elif message.id == request.id:

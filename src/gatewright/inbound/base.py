@@ -11,7 +11,7 @@ import asyncio
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
-from typing import Final, ParamSpec
+from typing import Final
 
 import structlog
 from msgspec import Raw
@@ -26,7 +26,6 @@ from gatewright.protocol.methods import ACKNOWLEDGED, CANCELLED, LIST_CHANGED, L
 from gatewright.protocol.modern import LOG_LEVELS
 from gatewright.protocol.revisions import Revision
 
-P = ParamSpec("P")
 ELSEWHERE: Final = frozenset({*LIST_CHANGED, RESOURCE_UPDATED, ACKNOWLEDGED, CANCELLED, tasks.NOTICE, tasks.STATUS})
 """What no modern request is told on its own stream: it is said on a subscription, or not at all (S-07, S-40)."""
 log = structlog.get_logger("gatewright.inbound")
@@ -75,14 +74,12 @@ class BaseReply(ABC):
         """See Reply.ask. Without a way to ask, the question is refused as the client would refuse it."""
         raise MissingCapability(f"{method} cannot be asked of this client", {})
 
-    async def answer(
-        self, method: str, begin: Callable[P, Awaitable[Outcome]], *args: P.args, **named: P.kwargs
-    ) -> None:
+    async def answer(self, method: str, begin: Callable[[], Awaitable[Outcome]]) -> None:
         """Await the outcome that `begin` gives and answer with it, with the refusal that either raises, or with an
         internal error."""
         finishing: Awaitable[None]
         try:
-            status, body = self.rendered(await begin(*args, **named))
+            status, body = self.rendered(await begin())
         except GatewayError as error:
             status, body = self.refusal(error)
         except Exception:  # noqa: BLE001 - the edge of a call: a bug ends this call, and is logged under an id

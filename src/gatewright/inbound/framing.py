@@ -161,18 +161,26 @@ class RequestReader:
             self._parse(data)
             self._read = None
             return
-        found = self._known.match(data, self._limits.max_body_bytes)
-        if found is not None:
-            known, body = found
-            self.stage = stage + 3
-            self._deliver(
-                HttpRequest(known.method, known.path, known.query, known.fields, body, self._peer, known), False, False
-            )
+        known = self.known(data)
+        if known is not None:
+            self._deliver(known, False, False)
             return
         self._parse(data)
         request, self._read = self._read, None
         if request is not None and self.stage == stage + 3 and not self.is_last:
             self._learn(data, request)
+
+    def known(self, data: bytes) -> HttpRequest | None:
+        """The request, when `data` is exactly one under a head that was sent before, and nothing came before it: it is
+        read, and not delivered."""
+        if self.stage % 3 or self.is_last:
+            return None
+        found = self._known.match(data, self._limits.max_body_bytes)
+        if found is None:
+            return None
+        known, body = found
+        self.stage += 3
+        return HttpRequest(known.method, known.path, known.query, known.fields, body, self._peer, known)
 
     def _learn(self, data: bytes, request: HttpRequest) -> None:
         """`data` was exactly this request, unless the lengths say otherwise."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable
+from functools import partial
 from typing import Final, final
 
 import structlog
@@ -374,7 +375,9 @@ class HandshakeSide:
         reply = SessionReply(
             responder, request_id, METHODS.get(method), session.client.revision, session, self._keepalive
         )
-        return reply.answer(method, self._dialogue.outcome, session, message, method, reply, running_task(responder))
+        return reply.answer(
+            method, partial(self._dialogue.outcome, session, message, method, reply, running_task(responder))
+        )
 
     async def _batched(
         self, session: Session, message: jsonrpc.Message, responder: Responder, stream: EventStream | None
@@ -387,7 +390,7 @@ class HandshakeSide:
         reply.stream = stream
         task = asyncio.current_task()
         assert task is not None
-        await reply.answer(method, self._dialogue.outcome, session, message, method, reply, task)
+        await reply.answer(method, partial(self._dialogue.outcome, session, message, method, reply, task))
 
 
 def prime(session: Session, stream: EventStream, responder: Responder) -> None:

@@ -154,8 +154,12 @@ class HttpProtocol(asyncio.Protocol):
         if self._state != _OPEN:
             return
         reader = self._reader
-        size = len(data)
-        is_long = size > _MANY_BYTES and size > reader.body_left  # else it is all of one body
+        if self._current is None and not self._waiting and not self.is_paused and (request := reader.known(data)):
+            self._stage = reader.stage
+            self._since_s = self._deadlines.now_s
+            self._start(request, False, False)
+            return
+        is_long = len(data) > max(_MANY_BYTES, reader.body_left)  # else it is all of one body
         if self._current is not None or self._waiting or (is_long and may_hold_many(data)):
             self._feed_sparingly(data)
             return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping
-from typing import cast, final
+from typing import final
 
 import structlog
 from msgspec import UNSET
@@ -37,39 +37,28 @@ class ModernSide:
         if message.id is UNSET or message.id is None or message.method is UNSET:
             self._accept(message, responder)
             return DONE
+        method = message.method
         try:
-            call = self._call(message, message.id, message.method, request, responder, judged)
+            row, name, client, meta = admitted(message, method, request.headers, self._chain, judged.agreed)
         except GatewayError as error:
             failure = refusals.failure(error)
             responder.respond(refusals.status(error, "modern"), jsonrpc.error(message.id, failure))
             return DONE
-        return cast("ModernReply", call.reply).answer(call.method, lambda: self._handle(call))
-
-    def _call(
-        self,
-        message: jsonrpc.Message,
-        request_id: jsonrpc.Id,
-        method: str,
-        request: HttpRequest,
-        responder: Responder,
-        judged: Judged,
-    ) -> Call:
-        """The call in a request. Raises ClientError."""
-        row, name, client, meta = admitted(message, method, request.headers, self._chain, judged.agreed)
-        return Call(
+        log_level = meta.get(modern.LOG_LEVEL_KEY)
+        reply = ModernReply(responder, message.id, row, client.revision, log_level, self._keepalive)
+        call = Call(
             method=method,
             row=row,
             params=jsonrpc.NO_PARAMS if message.params is UNSET else message.params,
             meta=meta,
             name=name,
             client=client,
-            reply=ModernReply(
-                responder, request_id, row, client.revision, meta.get(modern.LOG_LEVEL_KEY), self._keepalive
-            ),
+            reply=reply,
             task=responder.task or running_task(responder),
             route=judged.route,
             param_headers=judged.param_headers,
         )
+        return reply.answer(method, lambda: self._handle(call))
 
     def _accept(self, message: jsonrpc.Message, responder: Responder) -> None:
         """Core notifications do nothing over HTTP in this revision, and responses are not allowed."""

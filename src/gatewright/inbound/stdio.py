@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, Final, final
 
 import msgspec
@@ -337,7 +338,7 @@ class StdioFront:
         task = running.task
         assert task is not None
         try:
-            await reply.answer(method, self._dialogue.outcome, session, message, method, reply, task)
+            await reply.answer(method, partial(self._dialogue.outcome, session, message, method, reply, task))
         except asyncio.CancelledError:
             for told in session.withdraw(reply):
                 self._wire.write(told)

@@ -44,7 +44,8 @@ _encode: Final = msgspec.json.Encoder().encode
 def check_json(body: bytes, *, max_depth: int = DEFAULT_MAX_DEPTH) -> None:
     """Raises ProtocolError when `body` is not UTF-8, nests deeper than `max_depth` or holds a number of more than
     MAX_DIGITS digits."""
-    check_utf8(body)
+    if not body.isascii():
+        check_utf8(body)
     if len(body) <= MAX_DIGITS and body.count(b"{") + body.count(b"[") <= max_depth:
         return  # the usual body: too short for a long number, too few brackets to nest deep
     # Brackets inside strings count here: that only sends a body the long way.
