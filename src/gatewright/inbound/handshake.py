@@ -54,7 +54,13 @@ class SessionReply(SessionRules, HttpReply):
         session: Session,
         keepalive: Keepalive | None = None,
     ) -> None:
-        super().__init__(responder, request_id, row, revision)
+        # All in one frame, as there is one per call.
+        self._request_id = request_id
+        self._row = row
+        self._revision = revision
+        self._least_level = None
+        self._responder = responder
+        self._is_old = False
         self._session = session
         self._keepalive = keepalive
         self.call: Call | None = None
@@ -70,10 +76,13 @@ class SessionReply(SessionRules, HttpReply):
     @override
     def finish(self, status: int, body: bytes) -> Awaitable[None]:
         """Respond, or end the stream with the answer."""
-        finishing = super().finish(status, body)
-        if self.stream is not None and finishing is DONE:
+        responder = self._responder
+        if responder.is_started:
+            return self._end(body)
+        responder.respond(status, body)
+        if self.stream is not None:
             self.close()  # nothing was said on it
-        return finishing
+        return DONE
 
     @override
     def drop(self) -> Awaitable[None]:

@@ -127,9 +127,12 @@ def _is_object(value: Raw) -> bool:
     return bytes(value).startswith(b"{")
 
 
+_VERSION_HEADERS: Final = frozenset(name.encode() for name in HANDSHAKE)
+
+
 def is_version_header_served(value: bytes | None) -> bool:
     """Whether an `MCP-Protocol-Version` on a session's request may stand (absent may: older clients have none)."""
-    return value is None or value.decode("latin-1") in HANDSHAKE
+    return value is None or value in _VERSION_HEADERS
 
 
 OFFERED: Final = LATEST_HANDSHAKE
