@@ -53,6 +53,11 @@ class Replicas:
         self._replicas: list[Replica] = []
         self._readers: list[asyncio.Task[None]] = []
         self._clients: list[Client] = []
+        self.serving: list[int] = []
+        """Ports that a balancer would send requests to."""
+
+    def __len__(self) -> int:
+        return len(self._replicas)
 
     def __getitem__(self, number: int) -> Replica:
         return self._replicas[number]
@@ -75,6 +80,7 @@ class Replicas:
         for stream in (process.stdout, process.stderr):
             self._readers.append(asyncio.get_running_loop().create_task(_drained(stream, replica)))
         self._replicas.append(replica)
+        self.serving.append(replica.port)
         return replica
 
     async def handshake(self, number: int, capabilities: Json | None = None, **more: Any) -> HandshakeClient:
