@@ -58,6 +58,7 @@ class Soul:
             turn += 1
             text = f"{self.number}:{turn}"
             self.aim()
+            answer: Answer | None = None
             try:
                 answer = await self.client.post(called(self.client, "echo", text=text))
                 if answer.status == 503:
@@ -68,6 +69,9 @@ class Soul:
             except (OSError, TimeoutError, ValueError):
                 self.failed.append(loop.time())
                 continue
+            finally:
+                if answer is not None:
+                    answer.close()
             if answer.status != 200 or "result" not in message:
                 self.wrong.append((answer.status, message))
             elif json.loads(message["result"]["content"][0]["text"]) != {"label": "box", "text": text}:
