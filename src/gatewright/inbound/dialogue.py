@@ -38,6 +38,8 @@ class SessionRules(BaseReply):
     _session: Session
     call: Call | None
     """The call it is the reply of, once there is one."""
+    _is_asking = False
+    """Questions were open when the call ended."""
     _running: Running | None = None
     """The call while it runs."""
 
@@ -60,8 +62,10 @@ class SessionRules(BaseReply):
     @override
     def over(self) -> None:
         running, self._running = self._running, None
-        if running is None:
+        call, self.call = self.call, None  # which refers back: what is kept would be left to the garbage collector
+        if running is None or call is None:
             return
+        self._is_asking = call.open_asks > 0
         if running.is_cancelled:
             running.task.uncancel()  # the cancel was lost on the way: the task serves other requests after this one
         calls = self._session.calls
@@ -101,7 +105,7 @@ class SessionRules(BaseReply):
 
     async def end_asks(self) -> None:
         """The call is over: what it still asks needs no answer."""
-        if self.call is not None and self.call.open_asks:
+        if self._is_asking or (self.call is not None and self.call.open_asks):
             for told in self._session.withdraw(self):
                 await self.send(told)
 
