@@ -14,7 +14,14 @@ import uvloop
 from gatewright.app import Gateway, Ready
 from gatewright.cli import workers
 from gatewright.cli.logs import configure
-from gatewright.cli.process import explained, keep_memory, raise_descriptors, settle_garbage, stopping_on_signals
+from gatewright.cli.process import (
+    explained,
+    keep_memory,
+    prefer_latency,
+    raise_descriptors,
+    settle_garbage,
+    stopping_on_signals,
+)
 from gatewright.cli.report import WRONG, CommandError, read_config, say
 from gatewright.config import Config, LogLevel
 from gatewright.errors import GatewrightError
@@ -43,6 +50,7 @@ def alone(config: Config) -> None:
                 announce(ready.url, config)
                 settle_garbage()
                 keep_memory()
+                prefer_latency()
                 signals.arm()
 
             uvloop.run(gateway.run(on_ready=on_ready))

@@ -30,6 +30,7 @@ from gatewright.inbound.responder import DONE, Responder, running_task
 from gatewright.inbound.session import Session
 from gatewright.inbound.sessions import Sessions
 from gatewright.protocol import handshake, jsonrpc, refusals
+from gatewright.protocol.handshake import State
 from gatewright.protocol.methods import METHODS, Method
 from gatewright.protocol.revisions import HANDSHAKE, Revision
 
@@ -177,7 +178,8 @@ class HandshakeSide:
             session = self._session(request, route)
             if session is None:
                 return self._serve(message, request, responder, route)
-            session.advance("message")
+            if session.state is not State.READY:
+                session.advance("message")
         except GatewayError as error:
             _refuse(responder, error, message.id)
             return DONE
@@ -327,10 +329,11 @@ class HandshakeSide:
     def _session(self, request: HttpRequest, route: str) -> Session | None:
         """The session a request belongs to, None when it has to be loaded. Raises InvalidRequest, SessionRequired,
         UnknownSession."""
-        version = request.headers.get(b"mcp-protocol-version")
-        if not handshake.is_version_header_served(version):
+        headers = request.headers
+        version = headers.get(b"mcp-protocol-version")
+        if version is not None and not handshake.is_version_header_served(version):
             raise InvalidRequest(f"MCP-Protocol-Version is not served: use one of {', '.join(HANDSHAKE)}")
-        session_id = request.headers.get(b"mcp-session-id")
+        session_id = headers.get(b"mcp-session-id")
         if session_id is None:
             raise SessionRequired("Mcp-Session-Id is missing: send initialize first")
         return self._sessions.find(session_id, route, ANONYMOUS)
