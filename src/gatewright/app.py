@@ -336,18 +336,20 @@ class Gateway:
         front = Front(backends, config.routing, bounds, listening, VERSION)
         task_router = TaskRouter(backends, sealer, cursors, config.routing, bounds)
         router = Router(backends, fanout, front, task_router, config.routing.separator)
-        handle = self._stack(router)
+        handle = self._stack(router, backends)
         dialogue = Dialogue(handle, front, self._chain)
         return Built(backends, sessions, handle, dialogue, router, listening, children, adopt)
 
-    def _stack(self, router: Router) -> Handler:
+    def _stack(self, router: Router, backends: dict[str, McpBackend]) -> Handler:
         """The policies around every call, in execution order."""
         return compose(
             [
                 Telemetry(self._meters.calls, asyncio.get_running_loop().time),  # outermost: refusals count as well
                 Resolve(router),  # first of what judges: what follows judges a target, never a name
                 Authz(),  # gives the permit that dispatch asks for
-                Questions(),  # outside the deadline: people take longer to answer than backends
+                Questions(
+                    {name: backend.speaks for name, backend in backends.items()}
+                ),  # outside the deadline: people take longer to answer than backends
                 Deadline(self._running),  # last before the backend: the time it bounds is the backend's
             ],
             dispatch,

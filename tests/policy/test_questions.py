@@ -7,11 +7,12 @@ from collections.abc import Callable
 import pytest
 from msgspec import Raw
 
-from gatewright.call import Call, Client, Failure, InputRequired, Json, Outcome, Result
+from gatewright.call import Call, Client, Failure, InputRequired, Json, Outcome, Result, Target
 from gatewright.errors import BackendGarbage, MissingCapability, Overloaded
 from gatewright.policy.questions import MAX_ROUNDS, Questions
 from gatewright.protocol.methods import METHODS
-from gatewright.protocol.revisions import HANDSHAKE_2025_11_25, MODERN_2026_07_28, Revision
+from gatewright.protocol.revisions import HANDSHAKE_2025_11_25, MODERN_2026_07_28, Era, Revision
+from policy.calls import Behind
 
 pytestmark = pytest.mark.anyio
 ELICIT = {"method": "elicitation/create", "params": {"message": "name?"}}
@@ -164,3 +165,22 @@ async def test_a_question_that_cannot_be_put_takes_the_others_back() -> None:
         async with asyncio.timeout(5):
             await Questions()(a_call(client), backend)
     assert is_taken_back.is_set()
+
+
+async def test_a_backend_that_speaks_the_clients_era_is_not_waited_for() -> None:
+    """It asks by requests of its own; one that is not known to, or not known at all, may answer with questions."""
+
+    async def backend(call: Call) -> Outcome:
+        return Result(b"{}")
+
+    call = a_call(Asked(lambda _: Result(b"{}")))
+    call.target = Target(Behind(), "t")
+    known: list[tuple[dict[str, dict[Era, bool | None]], bool]] = [
+        ({}, False),
+        ({"box": {"handshake": None, "modern": True}}, False),
+        ({"box": {"handshake": True, "modern": True}}, True),
+    ]
+    for speaks, is_passed_on in known:
+        going = Questions(speaks)(call, backend)
+        assert (getattr(going, "cr_code", None) is backend.__code__) is is_passed_on
+        assert await going == Result(b"{}")

@@ -30,7 +30,7 @@ from gatewright.backend.parking import Limits, Parking
 from gatewright.backend.relay import Face
 from gatewright.backend.standing import Standing
 from gatewright.backend.tasks import Tasks
-from gatewright.call import ANONYMOUS, Call, Caller, Client, Failure, Outcome, Params, Result
+from gatewright.call import ANONYMOUS, Call, Caller, Client, Failure, InputRequired, Outcome, Params, Result
 from gatewright.errors import (
     BackendError,
     BackendRefusedChain,
@@ -97,7 +97,8 @@ class McpBackend:
             is_tied=is_tied,
             probe_s=probe_s,
         )
-        self._speaks: Final = self._eras.speaks
+        self.speaks: Final = self._eras.speaks
+        """Which eras it is known to speak."""
         bounds = Limits(settings.max_parked, settings.max_parked_per_caller, settings.parked_s)
         self._parking = Parking(name, sealer, bounds, background, None if homes is None else homes.post)
         self.feed: Final = Feed(name, self, background)
@@ -109,7 +110,7 @@ class McpBackend:
     async def __call__(self, call: Call) -> Outcome:
         """Carry a call out. Raises BackendError, or HeaderMismatch for `Mcp-Param-*` headers that lie."""
         era = call.client.revision.era
-        if not self._speaks[era]:
+        if not self.speaks[era]:
             era = await self._eras.of(call.client, call.caller)
         generation = self._eras.generation
         params, lines = call.params, b""
@@ -138,9 +139,12 @@ class McpBackend:
 
     async def _again(self, call: Call, name: str | None, params: Params, lines: bytes, era: Era) -> Outcome:
         """A call once more, in the era that it turned out to be."""
-        if era == "modern":
-            return await self._modern.call(call, name, params, lines)
-        return await self._handshaken(call, params)
+        if era != "modern":
+            return await self._handshaken(call, params)
+        outcome = await self._modern.call(call, name, params, lines)
+        if isinstance(outcome, InputRequired) and not call.client.revision.has_result_type:
+            raise BackendUnavailable(f"{self.name} speaks another era now, and asks in it: call again")
+        return outcome
 
     async def _stood_in(self, call: Call, uri: str) -> Outcome:
         """A method that the modern era lost, done here as that era does it."""
@@ -223,7 +227,7 @@ class McpBackend:
     @property
     def eras(self) -> list[str]:
         """The eras it is known to speak; none while nobody asked yet."""
-        return [era for era, speaks in self._speaks.items() if speaks]
+        return [era for era, speaks in self.speaks.items() if speaks]
 
     async def join(self, client: Client, caller: Caller, wants: Wants, heard: Heard) -> tuple[Feed, Listener]:
         """Listen on a modern client's behalf. In the modern era one feed serves all; in the handshake era what changes
@@ -377,7 +381,7 @@ class McpBackend:
                 return False
             self._modern.forget()
         elif not isinstance(refused, NotThisEra) and code not in MODERN_ERRORS:
-            if self._speaks["modern"]:
+            if self.speaks["modern"]:
                 return False
             is_modern = await eras.recheck(client)
             if generation != eras.generation:

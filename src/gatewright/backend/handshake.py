@@ -110,7 +110,8 @@ class HandshakeFace:
         """Carry a call out in the client's backend session, opening it if need be. A session the backend forgot is
         opened once more: the call had not run."""
         key = self._key(call.client, call.caller)
-        return self._exclusive(key, call, params) if self._is_exclusive(call) else self._call(key, call, params)
+        is_exclusive = self._has_asked and self._is_exclusive(call)
+        return self._exclusive(key, call, params) if is_exclusive else self._call(key, call, params)
 
     async def _exclusive(self, key: str, call: Call, params: Params) -> Outcome:
         # Questions on a shared wire do not say which call they belong to: such a call has a session to itself.
@@ -140,7 +141,7 @@ class HandshakeFace:
 
     def _is_exclusive(self, call: Call) -> bool:
         """Whether the call may be asked something, in a session that others use too, over a wire that cannot tell."""
-        if not self._has_asked or call.client.session or self._is_stateless:
+        if call.client.session or self._is_stateless:
             return False
         if call.row is not None and not call.row.may_ask:
             return False

@@ -183,7 +183,7 @@ class HandshakeSide:
         except GatewayError as error:
             _refuse(responder, error, message.id)
             return DONE
-        return self._request(session, message, responder)
+        return self._request(session, message, message.id, message.method, responder)
 
     async def _serve(self, message: jsonrpc.Message, request: HttpRequest, responder: Responder, route: str) -> None:
         """Serve one message, whatever it is and wherever its session is."""
@@ -199,7 +199,7 @@ class HandshakeSide:
                 await self._notified(session, message.method, message, responder)
             else:
                 session.advance("message")
-                await self._request(session, message, responder)
+                await self._request(session, message, message.id, message.method, responder)
         except (GatewayError, ProtocolError) as error:
             _refuse(responder, error, None if message.id is UNSET else message.id)
 
@@ -380,10 +380,15 @@ class HandshakeSide:
             if not self._dialogue.is_taken(session, method, message):
                 await self._dialogue.tell(session, method, message)
 
-    def _request(self, session: Session, message: jsonrpc.Message, responder: Responder) -> Awaitable[None]:
-        request_id, method = message.id, message.method
-        assert isinstance(request_id, (int, str))
-        assert isinstance(method, str)
+    def _request(
+        self,
+        session: Session,
+        message: jsonrpc.Message,
+        request_id: jsonrpc.Id | None,
+        method: str,
+        responder: Responder,
+    ) -> Awaitable[None]:
+        assert request_id is not None  # refused when it was read
         reply = SessionReply(
             responder, request_id, METHODS.get(method), session.client.revision, session, self._keepalive
         )

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from typing import Final, final
 
 from gatewright.call import Call, Failure, Handler, InputRequired, Json, Outcome, Result
 from gatewright.errors import BackendGarbage, GatewayError, MissingCapability, ProtocolError
 from gatewright.protocol import questions
 from gatewright.protocol.questions import Question
+from gatewright.protocol.revisions import Era
 
+NOBODY: Final[Mapping[str, Mapping[Era, bool | None]]] = {}
 MAX_ROUNDS: Final = 16
 """Rounds of questions in one call: a person gave up long before, a backend in a loop did not."""
 
@@ -25,9 +27,18 @@ MAX_ROUNDS: Final = 16
 class Questions:
     """Turns InputRequired outcomes into questions and retries, where the client is of the handshake era."""
 
+    def __init__(self, speaks: Mapping[str, Mapping[Era, bool | None]] = NOBODY) -> None:
+        """`speaks`: the eras of each backend, as far as they are known, now. One that speaks the client's own asks by
+        requests: none of its outcomes is a question."""
+        self._speaks = speaks
+
     def __call__(self, call: Call, proceed: Handler) -> Awaitable[Outcome]:
         """Go on until the outcome is a result or a failure. Raises MissingCapability, BackendGarbage."""
-        return proceed(call) if call.client.revision.has_result_type else self._settled(call, proceed)
+        revision = call.client.revision
+        if revision.has_result_type:
+            return proceed(call)
+        speaks = None if call.target is None else self._speaks.get(call.target.backend.name)
+        return proceed(call) if speaks is not None and speaks[revision.era] else self._settled(call, proceed)
 
     async def _settled(self, call: Call, proceed: Handler) -> Outcome:
         outcome = await proceed(call)
