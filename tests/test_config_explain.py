@@ -38,4 +38,13 @@ def test_the_known_keys_are_those_of_the_settings() -> None:
     """The table that suggestions come from has not fallen behind."""
     assert set(KEYS[""]) == {field.name for field in fields(Config)} | set(BACKEND_SECTIONS)
     assert set(KEYS["log"]) == {field.name for field in fields(Log)}
-    assert {key for key in KEYS if key} == {"listen", "admin", "limits", "sessions", "routing", "log", "backends"}
+    assert {key for key in KEYS if key} == {
+        "listen",
+        "admin",
+        "limits",
+        "sessions",
+        "routing",
+        "store",
+        "log",
+        "backends",
+    }

@@ -21,7 +21,10 @@ from gatewright.stores.settings import Store
 _TOP = (
     "admin",
     "backends",
+    "drain_delay_s",
+    "drain_idle_s",
     "drain_s",
+    "gateway_id",
     "limits",
     "listen",
     "log",
@@ -30,6 +33,7 @@ _TOP = (
     "servers",
     "sessions",
     "store",
+    "workers",
 )
 
 

@@ -410,6 +410,7 @@ async def test_a_rolling_restart_fails_no_call(tmp_path: Path, kind: str) -> Non
                 turn += 1
                 there.at(client, serving[turn % len(serving)])
                 assert await client.tool("echo", text=str(turn)) == {"label": "box", "text": str(turn)}
+                client.close()  # each call on a connection of its own: descriptors are few
                 done += 1
 
         calling = [asyncio.get_running_loop().create_task(call(client, turn)) for turn, client in enumerate(clients)]

@@ -68,7 +68,10 @@ async def _answers(call: Call, asked: dict[str, Question]) -> dict[str, Json] | 
     try:
         async with asyncio.TaskGroup() as group:  # one that cannot be put takes the others back
             asking = {key: group.create_task(_ask(call, question)) for key, question in asked.items()}
-    except* GatewayError as refused:
+    except BaseExceptionGroup as group_of_errors:  # no `except*`: early 3.11 wraps what is raised in one in a group
+        refused, others = group_of_errors.split(GatewayError)
+        if refused is None or others is not None:
+            raise
         raise _first(refused) from None
     answers: dict[str, Json] = {}
     for key, task in asking.items():
