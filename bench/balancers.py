@@ -11,13 +11,11 @@ import re
 import shutil
 import socket
 import subprocess
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from bench.targets import ROOT
+from bench.targets import ROOT, await_port
 
-START_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 10.0
 _PACKAGES = {"nginx": "nginx-light"}
 _NGINX = """
@@ -113,7 +111,7 @@ def _running(command: list[str], log: Path, port: int) -> Iterator[None]:
     with log.open("ab") as output:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
     try:
-        _await_port(process, port, log)
+        await_port(process, port, log)
         yield
     finally:
         process.terminate()
@@ -122,13 +120,3 @@ def _running(command: list[str], log: Path, port: int) -> Iterator[None]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-
-
-def _await_port(process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while True:
-        with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
-            return
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise RuntimeError(f"{process.args!r} does not listen on 127.0.0.1:{port}: {log.read_text()[-2000:]}")
-        time.sleep(0.02)

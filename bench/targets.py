@@ -222,19 +222,21 @@ def _nginx(upstream: str, directory: Path) -> Iterator[tuple[str, psutil.Process
     command = [program, "-p", str(directory), "-e", str(directory / "error.log"), "-c", str(config)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
-        _await_port(process, port)
+        await_port(process, port, directory / "error.log")
         yield f"http://127.0.0.1:{port}", psutil.Process(process.pid)
     finally:
         _end(process)
 
 
-def _await_port(process: "subprocess.Popen[bytes]", port: int) -> None:
+def await_port(process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
+    """Return when the process listens there. Raises RuntimeError with the end of its log when it does not."""
     deadline = time.monotonic() + START_TIMEOUT_S
     while True:
         with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
             return
         if process.poll() is not None or time.monotonic() > deadline:
-            raise RuntimeError(f"nginx does not listen on 127.0.0.1:{port}")
+            told = log.read_text()[-2000:] if log.exists() else ""
+            raise RuntimeError(f"{process.args!r} does not listen on 127.0.0.1:{port}: {told}")
         time.sleep(0.02)
 
 

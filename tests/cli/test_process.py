@@ -74,16 +74,3 @@ def test_memory_of_large_bodies_is_kept_for_the_next() -> None:
     )
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
     assert int(told.stdout) < 400  # 10,000 when every body is mapped anew
-
-
-def test_short_turns_change_nothing_else() -> None:
-    """Policy and nice value are what they were, and a child has none of it."""
-    code = (
-        "import os\n"
-        "from gatewright.cli.process import prefer_latency\n"
-        "os.nice(3)\n"
-        "prefer_latency()\n"
-        "print(os.sched_getscheduler(0) & ~os.SCHED_RESET_ON_FORK == os.SCHED_OTHER, os.nice(0))\n"
-    )
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
-    assert told.stdout.split() == ["True", str(min(19, os.nice(0) + 3))]

@@ -6,12 +6,8 @@ Contract: touches this process only, never the gateway's parts.
 import ctypes
 import errno
 import gc
-import os
-import platform
 import resource
 import signal
-import struct
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -26,10 +22,6 @@ GC_THRESHOLDS = (50_000, 20, 100)
 ALLOCATOR = ((-1, 16 << 20), (-3, 16 << 20), (-2, 1 << 20))
 """glibc's `M_TRIM_THRESHOLD`, `M_MMAP_THRESHOLD` and `M_TOP_PAD` (mallopt(3)): up to 16 MiB of free memory is kept,
 what is smaller is not mapped on its own, and the heap grows by 1 MiB at a time."""
-SCHED_SETATTR = {"x86_64": 314, "aarch64": 274}
-"""The number of sched_setattr(2), which glibc has no function for before 2.41."""
-TURN_NS = 100_000
-"""The shortest turn that the kernel grants."""
 MIN_DESCRIPTORS = 65_536
 """Taken where the system grants it: 64,000 clients are more than one process serves."""
 
@@ -61,19 +53,6 @@ def keep_memory() -> None:
         libc = ctypes.CDLL(None)
         for option, value in ALLOCATOR:
             libc.mallopt(option, value)
-
-
-def prefer_latency() -> None:
-    """Ask the kernel for short turns: whoever asks for them is let in sooner when it wakes up beside others that are
-    busy, and gets no less of the processor (EEVDF, Linux 6.12). Measured on two busy cores at half load: the 99th
-    percentile of added latency fell from 1.8 ms to 0.8 ms. Elsewhere nothing is done; children are not concerned."""
-    number = SCHED_SETATTR.get(platform.machine())
-    if number is None or sys.platform != "linux" or os.sched_getscheduler(0) != os.SCHED_OTHER:
-        return
-    nice = os.getpriority(os.PRIO_PROCESS, 0)
-    attributes = struct.pack("=IIQiIQQQ", 48, os.SCHED_OTHER, 1, nice, 0, TURN_NS, 0, 0)  # 1: reset in children
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).syscall(number, 0, ctypes.c_char_p(attributes), 0)
 
 
 class Signals:

@@ -17,7 +17,6 @@ from gatewright.cli.logs import configure
 from gatewright.cli.process import (
     explained,
     keep_memory,
-    prefer_latency,
     raise_descriptors,
     settle_garbage,
     stopping_on_signals,
@@ -50,7 +49,6 @@ def alone(config: Config) -> None:
                 announce(ready.url, config)
                 settle_garbage()
                 keep_memory()
-                prefer_latency()
                 signals.arm()
 
             uvloop.run(gateway.run(on_ready=on_ready))

@@ -24,7 +24,7 @@ import uvloop
 
 from gatewright.app import Gateway, Ready
 from gatewright.cli.logs import configure
-from gatewright.cli.process import explained, keep_memory, prefer_latency, settle_garbage, stopping_on_signals
+from gatewright.cli.process import explained, keep_memory, settle_garbage, stopping_on_signals
 from gatewright.cli.supervisor import Supervisor
 from gatewright.config import Config
 from gatewright.errors import GatewrightError
@@ -70,7 +70,6 @@ class Crew(msgspec.Struct, frozen=True):
                     ready(up.url)
                     settle_garbage()
                     keep_memory()
-                    prefer_latency()
                     signals.arm()
 
                 sockets = (bound(config.listen, is_shared=True), admin)
