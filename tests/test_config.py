@@ -92,8 +92,8 @@ separator: _
         "g.yaml:9:12: backends.c.url: must be http://HOST[:PORT]/PATH or https://HOST[:PORT]/PATH",
         "g.yaml:10:24: backends.d.era: must be 'auto', 'modern' or 'handshake'",
         "g.yaml:10:38: backends.d.args: write a list",
-        "g.yaml:11:1: timeout: unknown key; known are admin, backends, drain_s, limits, listen, log, mcpServers, "
-        "routing, servers, sessions, store",
+        "g.yaml:11:1: timeout: unknown key; known are admin, backends, drain_delay_s, drain_idle_s, drain_s, "
+        "gateway_id, limits, listen, log, mcpServers, routing, servers, sessions, store, workers",
         'g.yaml:12:1: separator: unknown key; it belongs under "routing"',
     ]
 
