@@ -32,7 +32,7 @@ from gatewright.config import parse
 
 WAIT_S = 5.0
 FOLDER = str(SOURCE / PACKAGE) + "/"
-WIRES = {("backend.channel", "HttpConnection.ask"), ("backend.python", "Inlet.write")}
+WIRES = {("backend.connection", "HttpConnection.ask"), ("backend.python", "Inlet.write")}
 """Where a call's bytes leave, of the wires that these tests use."""
 
 READER = ("inbound.http", "HttpProtocol.data_received")

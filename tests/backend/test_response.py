@@ -9,7 +9,7 @@ import pytest
 from backend.raw_server import Peer, chunk, response, serving, soon, stream_head, until
 from gatewright.backend.channel import HttpChannel
 from gatewright.backend.origin import Origin
-from gatewright.backend.response import PAUSE_BYTES, HttpResponse, HttpStream, is_event_stream
+from gatewright.backend.response import PAUSE_BYTES, HttpResponse, HttpStream, idle_timeout_s, is_event_stream
 from gatewright.backend.settings import BackendSettings
 from gatewright.errors import BackendGarbage
 
@@ -231,3 +231,17 @@ async def test_a_stream_that_breaks_off_is_an_error_after_its_last_piece() -> No
         with pytest.raises(BackendGarbage):
             await soon(got.read())
         await channel.aclose()
+
+
+@pytest.mark.parametrize(
+    ("field", "told"),
+    [
+        *((b"timeout=5", 5), (b"Timeout=5, max=100", 5), (b"max=100, timeout=72", 72), (b"timeout = 15", 15)),
+        *((b'timeout="3"', 3), (b"timeout=0", 0), (b"max=1;timeout=2", 2), (b"timeout=0005", 5)),
+        *((b"", None), (b"max=100", None), (b"timeout", None), (b"timeout=", None), (b"timeout=-1", None)),
+        *((b"timeout=soon", None), (b"xtimeout=5", None), (b"timeout=" + b"9" * 10, None)),
+    ],
+)
+async def test_how_long_a_server_keeps_idle_connections(field: bytes, told: int | None) -> None:
+    """As the field says, however it is written; what cannot be read says nothing."""
+    assert idle_timeout_s(field) == told

@@ -1,9 +1,10 @@
-"""The pooled HTTP/1.1 channel to one origin, over httptools: the wire below the HTTP link.
+"""The pooled HTTP/1.1 channel to one origin: the wire below the HTTP link.
 
-A connection carries one exchange at a time. One whose exchange was cancelled or broke half-way is closed, never
-reused, and so is one that says something unasked: an answer can never meet another's question. Redirects are answers,
-not followed. A request is sent again only when the caller says that this is safe, the connection had been used before,
-and not a byte of an answer had come. Never parses JSON or events. Bounds are the backend's settings. Source: RFC 9112.
+A connection carries one exchange at a time, and is kept for the next one when it ended well: for `keep_alive_s`, or for
+less where the backend says in `Keep-Alive` that it keeps them for less, so that the gateway closes first and no request
+meets a connection that is going away. Redirects are answers, not followed. A request is sent again, once and over
+another connection, only when the caller says that this is safe, the connection had been used before, and not a byte of
+an answer had come. Bounds are the backend's settings. Source: RFC 9112, section 9.
 """
 
 from __future__ import annotations
@@ -12,307 +13,25 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, cast, final
+from typing import TYPE_CHECKING, Final, final
 
-import httptools
-from typing_extensions import override
-
+from gatewright.backend.connection import HttpConnection, Lost
 from gatewright.backend.heads import KnownHead
-from gatewright.backend.response import HttpResponse, HttpStream, is_event_stream
+from gatewright.backend.response import HttpResponse, idle_timeout_s
 from gatewright.errors import BackendGarbage, BackendUnavailable
 
 if TYPE_CHECKING:
     from gatewright.backend.origin import Origin
     from gatewright.backend.settings import BackendSettings
 
-MAX_HEADERS: Final = 128
-"""Header fields in one answer."""
-MAX_HEAD_BYTES: Final = 64 * 1024
-"""What one answer may hold besides its body: head, informational heads before it, chunk extensions, trailers."""
-DRAIN_S: Final = 2.0
-"""How long a stream that already gave its answer may take to end before its connection is dropped."""
 CLOSE_S: Final = 1.0
 """How long closing waits for the loop to take note of aborted connections."""
-LARGE_BYTES: Final = 64 * 1024
-"""A request that may still be on its way out when its answer comes; a smaller one fits into any socket's buffer."""
 SWEEPS: Final = 4
 """Looks at the idle connections in one `keep_alive_s`: a timer for all, none per connection."""
+HEEDED: Final = 0.8
+"""Of the time that a backend says it keeps idle connections: 4 s of Node's 5. The rest is for the way there."""
 NOT_SENT: Final = "nothing was sent"
 """The argument of a CancelledError that ended a request before a byte of it was written."""
-
-
-class Lost(Exception):
-    """The connection closed before an answer. `is_safe`: it was a reused one, so most likely it was never read."""
-
-    def __init__(self, *, is_safe: bool) -> None:
-        super().__init__()
-        self.is_safe = is_safe
-
-
-class _Refused(Exception):
-    """Raised in a callback to stop the parser: what it read is HTTP, but not what may stand here."""
-
-
-@final
-class HttpConnection(asyncio.Protocol):
-    """One connection: framing in, bytes out. Owned by its channel."""
-
-    __slots__ = (
-        "_body", "_body_bytes", "_channel", "_drain_timer", "_headers", "_is_aborted", "_is_draining", "_is_large",
-        "_is_paused", "_is_reused", "_known", "_max_bytes", "_other_bytes", "_parser", "_status", "_stream", "_waiter",
-        "_whole", "idle_tick", "is_usable", "transport",
-    )  # fmt: skip
-
-    def __init__(self, channel: HttpChannel) -> None:
-        self._channel = channel
-        self._known = channel.known
-        self._max_bytes = channel.max_response_bytes
-        self._parser = httptools.HttpResponseParser(self)
-        self.transport: asyncio.Transport | None = None
-        self._waiter: asyncio.Future[HttpResponse | bytes] | None = None
-        self._headers: dict[bytes, bytes] | None = None
-        """Those of the message being read; None between messages."""
-        self._status = 0
-        """That of the message being read, once its head is whole and it is not informational."""
-        self._body: list[bytes] = []
-        self._body_bytes = 0
-        self._other_bytes = 0
-        self._stream: HttpStream | None = None
-        self._whole: HttpResponse | None = None
-        """The answer that just came whole, whose head may be learnt."""
-        self._is_reused = False
-        self._is_large = False
-        self._is_paused = False
-        self._is_draining = False
-        self._is_aborted = False
-        self._drain_timer: asyncio.TimerHandle | None = None
-        self.is_usable = False
-        """Whether a request may be sent on it."""
-        self.idle_tick = 0
-        """The channel's tick when it became idle."""
-
-    def ask(self, payload: bytes) -> asyncio.Future[HttpResponse | bytes]:
-        """Send one request on a usable connection. The future is its response (a stream: its head), or the body of the
-        usual one, a 200 under the known head; give it to `left` if it is not awaited to its end."""
-        self._waiter = waiter = self._channel.loop.create_future()
-        self._is_large = len(payload) > LARGE_BYTES
-        self.transport.write(payload)  # type: ignore[union-attr]  # usable: it has one
-        return waiter
-
-    def left(self, waiter: asyncio.Future[HttpResponse | bytes]) -> None:
-        """Whoever awaited the response was cancelled: the exchange is broken off and its connection closes."""
-        if self._waiter is waiter:
-            self._waiter = None
-            self.close()
-        elif waiter.done() and not waiter.cancelled() and waiter.exception() is None:
-            # Answered in the same turn: the connection may be another's by now, unless a stream is still on it.
-            response = waiter.result()
-            if not isinstance(response, bytes):
-                response.abort()
-
-    def close(self) -> None:
-        """Drop it, without waiting for buffered bytes."""
-        self.is_usable = False
-        self._is_aborted = True
-        if self.transport is not None:
-            self.transport.abort()
-
-    def resume_reading(self) -> None:
-        """The reader of the stream has caught up."""
-        if self._is_paused and self.transport is not None:
-            self._is_paused = False
-            self.transport.resume_reading()
-
-    def drain_or_close(self) -> None:
-        """Discard the rest of a stream; if it does not end within DRAIN_S the connection closes."""
-        if not self._is_draining:
-            self._is_draining = True
-            self.resume_reading()
-            self._drain_timer = self._channel.loop.call_later(DRAIN_S, self.close)
-
-    # asyncio.Protocol
-
-    @override
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but its base class
-        self.is_usable = True
-
-    @override
-    def eof_received(self) -> None:
-        self.is_usable = False
-
-    @override
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.transport = None
-        self.is_usable = False
-        if self._drain_timer is not None:
-            self._drain_timer.cancel()
-        has_begun = self._headers is not None
-        if exc is None and self._is_ended_by_close():
-            self._complete()
-        waiter, self._waiter = self._waiter, None
-        if waiter is not None and not waiter.done():
-            waiter.set_exception(Lost(is_safe=self._is_reused and not has_begun))
-        if self._stream is not None:
-            self._stream.fail(BackendGarbage("the backend closed the connection in the middle of its answer"))
-            self._stream = None
-        self._channel.forget(self)
-
-    def _is_ended_by_close(self) -> bool:
-        """A response without a length ends where the peer closes (RFC 9112, 6.3): that is not a failure."""
-        headers = self._headers
-        if headers is None or not self._status or self._is_aborted:
-            return False
-        return b"content-length" not in headers and b"transfer-encoding" not in headers
-
-    @override
-    def data_received(self, data: bytes) -> None:
-        is_first = self._headers is None
-        if is_first:
-            waiter = self._waiter
-            if waiter is None:
-                self.close()  # an answer nobody asked for
-                return
-            at = self._known.body_at(data, self._max_bytes)
-            stream = None if at else self._known.stream_in(data, self._max_bytes)
-            if at or stream is not None:
-                self._waiter = None
-                if not waiter.done():
-                    waiter.set_result(stream or data[at:])
-                self._free()
-                return
-        self._parse(data)
-        whole = self._whole
-        if whole is not None:
-            self._whole = None
-            if not is_first or not self.is_usable:
-                return
-            if whole.stream is None:
-                self._known.learn(data, len(whole.body), whole.headers)
-            else:
-                self._known.learn_events(data, whole.headers)
-
-    def _parse(self, data: bytes) -> None:
-        body_bytes = self._body_bytes
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserCallbackError as error:
-            if not isinstance(error.__context__, _Refused):
-                raise
-            self._break(str(error.__context__))
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            self._break(f"the backend's answer is not HTTP: {error}")
-        if self._headers is not None and self._body_bytes == body_bytes:
-            self._other_bytes += len(data)
-            if self._other_bytes > MAX_HEAD_BYTES:
-                self._break(f"the backend's answer has more than {MAX_HEAD_BYTES} bytes around its body")
-
-    # httptools callbacks
-
-    def on_message_begin(self) -> None:
-        if self._waiter is None:
-            raise _Refused("the backend answered what nobody had asked")
-        self._headers = {}
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        headers = self._headers
-        if headers is None or self._status:  # a trailer: nothing here wants one
-            return
-        headers[name.lower()] = value
-        if len(headers) > MAX_HEADERS:
-            raise _Refused("the backend's answer has too many headers")
-
-    def on_headers_complete(self) -> None:
-        headers = self._headers
-        assert headers is not None
-        status = self._parser.get_status_code()
-        if not self._is_reused and self._parser.get_http_version() not in ("1.1", "1.0"):
-            raise _Refused(f"the backend answered in HTTP version {self._parser.get_http_version()}")
-        if status < 200:
-            if status == 101 or status < 100:  # an upgrade was not asked for; below 100 there is nothing
-                raise _Refused(f"the backend answered HTTP status {status}")
-            return
-        coding = headers.get(b"content-encoding")
-        if coding is not None and coding.strip().lower() not in (b"identity", b""):
-            raise _Refused("the backend compressed its answer, which it was asked not to do")
-        self._status = status
-        if is_event_stream(headers.get(b"content-type", b"")):
-            self._stream = HttpStream(self)
-            self._hand_over(HttpResponse(status, headers, b"", self._stream))
-
-    def on_body(self, data: bytes) -> None:
-        self._body_bytes += len(data)
-        stream = self._stream
-        if stream is None:
-            if self._body_bytes > self._max_bytes:
-                raise _Refused(f"the backend's answer is longer than {self._max_bytes} bytes")
-            self._body.append(data)
-        elif not self._is_draining and stream.push(data) and not self._is_paused and self.transport is not None:
-            self._is_paused = True
-            self.transport.pause_reading()
-
-    def on_message_complete(self) -> None:
-        if self._status:  # else an informational head: the answer is still to come
-            self._complete()
-
-    # the end of an exchange
-
-    def _complete(self) -> None:
-        """The message is whole."""
-        headers, status, stream = self._headers, self._status, self._stream
-        assert headers is not None
-        self._headers = None
-        self._status = 0
-        self._body_bytes = 0
-        self._other_bytes = 0
-        is_kept = self._parser.should_keep_alive()
-        if stream is None:
-            body, self._body = self._body, []
-            response = HttpResponse(status, headers, body[0] if len(body) == 1 else b"".join(body))
-            if is_kept and status == 200:
-                self._whole = response
-            self._hand_over(response)
-        else:
-            self._stream = None
-            stream.complete()
-            if is_kept and status == 200:
-                self._whole = HttpResponse(status, headers, b"", stream)
-        if self._drain_timer is not None:
-            self._drain_timer.cancel()
-            self._drain_timer = None
-        self._is_draining = False
-        if is_kept:
-            self.resume_reading()
-            self._free()
-        else:
-            self.close()
-
-    def _hand_over(self, response: HttpResponse) -> None:
-        """Wake whoever sent the request. From here on the connection owes it nothing."""
-        waiter, self._waiter = self._waiter, None
-        if waiter is not None and not waiter.done():
-            waiter.set_result(response)
-        elif response.stream is not None:
-            self.close()  # cancelled in this very turn: nobody will read it
-
-    def _free(self) -> None:
-        """The exchange is over: the connection may carry another, unless its request is not even out yet."""
-        self._is_reused = True
-        transport = self.transport
-        if self._is_large and transport is not None and transport.get_write_buffer_size():
-            self.close()
-        if self.is_usable:
-            self._channel.release(self)
-
-    def _break(self, why: str) -> None:
-        self._headers = None
-        waiter, self._waiter = self._waiter, None
-        stream, self._stream = self._stream, None
-        if waiter is not None and not waiter.done():
-            waiter.set_exception(BackendGarbage(why))
-        if stream is not None:
-            stream.fail(BackendGarbage(why))
-        self.close()
 
 
 @final
@@ -327,7 +46,7 @@ class HttpChannel:
         self._connect_timeout_s = settings.connect_timeout_s
         self._max_connections = max_connections or settings.max_connections
         self._max_idle = settings.max_idle_connections
-        self._sweep_s = settings.keep_alive_s / SWEEPS
+        self._keep_alive_s = settings.keep_alive_s
         self.max_response_bytes: Final = settings.max_response_bytes
         self.known: Final = KnownHead()
         self.loop: Final = asyncio.get_running_loop()
@@ -337,7 +56,8 @@ class HttpChannel:
         """Connections that are open, being opened, or promised to somebody who waits."""
         self._waiting: deque[asyncio.Future[HttpConnection | None]] = deque()
         """Each is handed a connection, or None: the right to open one."""
-        self._tick = 0
+        self._swept_s = 0.0
+        """When the idle connections were last looked at, by the loop's clock."""
         self._sweeper: asyncio.TimerHandle | None = None
         self._emptied: asyncio.Event = asyncio.Event()
         self._is_closed = False
@@ -353,25 +73,35 @@ class HttpChannel:
         Raises BackendUnavailable when it surely was not carried out, BackendGarbage when it may have been; a
         CancelledError says NOT_SENT when nothing was written.
         """
-        while True:
-            connection = self.ready()
-            if connection is None:
-                try:
-                    connection = await self._acquire()
-                except asyncio.CancelledError:
-                    raise asyncio.CancelledError(NOT_SENT) from None
-            waiter = connection.ask(payload)
+        connection = self.ready() or await self._acquired()
+        try:
+            return await self._exchange(connection, payload)
+        except Lost as lost:
+            return await self.send_again(payload, lost, is_retry_safe)
+
+    async def send_again(self, payload: bytes, lost: Lost, is_retry_safe: bool) -> HttpResponse:
+        """Send a request whose connection was lost once more, over a new one, if that is safe. Once, since a request
+        may be what ends the backend. Raises what `send` does."""
+        if lost.is_safe and is_retry_safe:
+            connection = await self._acquired()
             try:
-                response = await waiter
-                if isinstance(response, bytes):
-                    return HttpResponse(200, self.known.headers, response)
-                response.unfold()
-                return response
-            except Lost as lost:
-                self.judge(lost, is_retry_safe)
-            except asyncio.CancelledError:
-                connection.left(waiter)
-                raise
+                return await self._exchange(connection, payload)
+            except Lost:
+                pass
+        raise BackendGarbage(f"{self._name} closed the connection without an answer") from None
+
+    async def _exchange(self, connection: HttpConnection, payload: bytes) -> HttpResponse:
+        """Ask on that connection. Raises Lost."""
+        waiter = connection.ask(payload)
+        try:
+            response = await waiter
+        except asyncio.CancelledError:
+            connection.left(waiter)
+            raise
+        if isinstance(response, bytes):
+            return HttpResponse(200, self.known.headers, response)
+        response.unfold()
+        return response
 
     def ready(self) -> HttpConnection | None:
         """A usable connection that nobody uses, if there is one: whoever gets it asks on it at once."""
@@ -382,10 +112,16 @@ class HttpChannel:
                 return connection
         return None
 
-    def judge(self, lost: Lost, is_retry_safe: bool) -> None:
-        """Return if the request may be sent again. Raises BackendGarbage when it may have been carried out."""
-        if not (lost.is_safe and is_retry_safe):
-            raise BackendGarbage(f"{self._name} closed the connection without an answer") from None
+    def heed(self, keep_alive: bytes) -> bool:
+        """What the backend's `Keep-Alive` field says: whether the connection may be kept at all. None is kept for
+        longer than the backend says, less a margin; what it says later may only shorten that."""
+        told_s = idle_timeout_s(keep_alive)
+        if told_s is not None and 0 < told_s * HEEDED < self._keep_alive_s:
+            self._keep_alive_s = told_s * HEEDED
+            if self._sweeper is not None:
+                self._sweeper.cancel()
+                self._sweep()
+        return told_s != 0
 
     def release(self, connection: HttpConnection) -> None:
         """An exchange is over and its usable connection may carry another."""
@@ -399,10 +135,10 @@ class HttpChannel:
         if len(idle) >= self._max_idle:
             connection.close()
             return
-        connection.idle_tick = self._tick
-        idle.append(connection)
         if self._sweeper is None:
-            self._sweeper = self.loop.call_later(self._sweep_s, self._sweep)
+            self._watch()
+        connection.idle_since_s = self._swept_s
+        idle.append(connection)
 
     def forget(self, connection: HttpConnection) -> None:
         """A connection closed. Somebody who waits for one may open another."""
@@ -433,15 +169,30 @@ class HttpChannel:
                 async with asyncio.timeout(CLOSE_S):
                     await self._emptied.wait()
 
+    def _watch(self) -> None:
+        """Look at the idle connections in a while."""
+        self._swept_s = self.loop.time()
+        self._sweeper = self.loop.call_later(self._keep_alive_s / SWEEPS, self._sweep)
+
     def _sweep(self) -> None:
-        """Close what has been idle for `keep_alive_s`, or will have been before the next look."""
-        self._tick += 1
+        """Close what has been idle for `keep_alive_s`, or will have been before the next look. By the clock: a look
+        that comes late, as when the process was stopped, makes up for those that were missed."""
+        last_s = self.loop.time() - self._keep_alive_s * (1 - 0.5 / SWEEPS)
         idle = self._idle
-        expired = [connection for connection in idle if self._tick - connection.idle_tick >= SWEEPS]
-        idle[:] = [connection for connection in idle if self._tick - connection.idle_tick < SWEEPS]
+        expired = [connection for connection in idle if connection.idle_since_s <= last_s]
+        idle[:] = [connection for connection in idle if connection.idle_since_s > last_s]
         for connection in expired:
             connection.close()
-        self._sweeper = self.loop.call_later(self._sweep_s, self._sweep) if idle else None
+        self._sweeper = None
+        if idle:
+            self._watch()
+
+    async def _acquired(self) -> HttpConnection:
+        """A connection for a request of which nothing is sent yet: see `_acquire`."""
+        try:
+            return await self._acquire()
+        except asyncio.CancelledError:
+            raise asyncio.CancelledError(NOT_SENT) from None
 
     async def _acquire(self) -> HttpConnection:
         """A connection that nobody uses: a new one, or the next that is free."""
@@ -452,6 +203,8 @@ class HttpChannel:
             if self._slots < self._max_connections:
                 self._slots += 1
                 return await self._connect()
+            if (idle := self.ready()) is not None:
+                return idle
             waiter: asyncio.Future[HttpConnection | None] = self.loop.create_future()
             queue(waiter)
             try:

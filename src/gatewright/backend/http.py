@@ -18,7 +18,8 @@ from msgspec import UNSET
 
 from gatewright.backend.address import Address
 from gatewright.backend.base import Link, Refused, Request, SessionLost, Sink
-from gatewright.backend.channel import NOT_SENT, HttpChannel, Lost
+from gatewright.backend.channel import NOT_SENT, HttpChannel
+from gatewright.backend.connection import Lost
 from gatewright.backend.repeats import REPEATED, Repeats
 from gatewright.backend.resume import Resume
 from gatewright.background import Background
@@ -147,8 +148,7 @@ class HttpLink:
                         return answer if answer is not None else await self._batched(request, got, sink)
                     response = got
                 except Lost as lost:
-                    self._channel.judge(lost, request.is_retry_safe)
-                    response = await self._sent(payload, request)
+                    response = await self._channel.send_again(payload, lost, request.is_retry_safe)
                 except asyncio.CancelledError:
                     connection.left(waiter)
                     raise

@@ -7,6 +7,7 @@ falls behind stops its own socket and nothing else.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Mapping
 from typing import Final, Protocol, final
 
@@ -17,6 +18,7 @@ from gatewright.errors import BackendGarbage
 EVENT_STREAM: Final = b"text/event-stream"
 PAUSE_BYTES: Final = 256 * 1024
 """A stream whose reader is this far behind is not read from the socket any more: back-pressure, not memory."""
+_TIMEOUT: Final = re.compile(rb"(?:^|[,;\s])timeout\s*=\s*\"?([0-9]{1,9})(?![0-9])", re.IGNORECASE)
 
 
 class Source(Protocol):
@@ -145,3 +147,10 @@ def is_event_stream(content_type: bytes) -> bool:
     if content_type in (EVENT_STREAM, b"application/json"):  # as nearly everybody spells them
         return content_type == EVENT_STREAM
     return content_type.partition(b";")[0].strip().lower() == EVENT_STREAM
+
+
+def idle_timeout_s(keep_alive: bytes) -> int | None:
+    """After what time a server closes an idle connection, in whole seconds rounded down, as its `Keep-Alive` field says
+    (RFC 2068, 19.7.1.1: `timeout=5, max=100`); None when it does not say."""
+    found = _TIMEOUT.search(keep_alive)
+    return None if found is None else int(found[1])
