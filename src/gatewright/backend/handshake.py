@@ -21,6 +21,7 @@ from gatewright.backend.base import Connector, Link, Request, SessionLost, Sink
 from gatewright.backend.claims import Claims
 from gatewright.backend.feed import Heard, Wants, announceable, has_subscriptions
 from gatewright.backend.homes import BackendSession, Homes
+from gatewright.backend.leases import Leases
 from gatewright.backend.relay import RelayLink
 from gatewright.backend.sinks import CallSink, Changes, Ear, Outlets, SessionSink, Start, answer
 from gatewright.backend.tasks import Tasks
@@ -97,8 +98,7 @@ class HandshakeFace:
         self._changes = changes
         self._sessions: dict[str, BackendSession] = {}
         self._opening: dict[str, asyncio.Future[BackendSession]] = {}
-        self._leases: dict[str, set[int]] = {}
-        self._leased: dict[str, int] = {}
+        self._leases = Leases()
         self._has_asked = False
         """The backend was seen to ask on a wire that several calls shared: from then on a call that can be asked gets
         a session to itself, which for most backends, that never ask, would be a child too many."""
@@ -114,13 +114,12 @@ class HandshakeFace:
         return self._exclusive(key, call, params) if is_exclusive else self._call(key, call, params)
 
     async def _exclusive(self, key: str, call: Call, params: Params) -> Outcome:
-        # Questions on a shared wire do not say which call they belong to: such a call has a session to itself.
-        # The first is the one that everything else of this client goes to: what a call changes in a child shows there.
-        number = self._lease(key)
+        # Questions on a shared wire do not say whose they are. The first session is that of this client's other calls.
+        number = self._leases.take(key)
         try:
             return await self._call(key if number == 1 else f"{key} #{number}", call, params)
         finally:
-            self._leases[key].add(number)
+            self._leases.give_back(key, number)
 
     async def _call(self, key: str, call: Call, params: Params) -> Outcome:
         session = self._sessions.get(key)
@@ -141,21 +140,9 @@ class HandshakeFace:
 
     def _is_exclusive(self, call: Call) -> bool:
         """Whether the call may be asked something, in a session that others use too, over a wire that cannot tell."""
-        if call.client.session or self._is_stateless:
-            return False
-        if call.row is not None and not call.row.may_ask:
+        if call.client.session or self._is_stateless or (call.row is not None and not call.row.may_ask):
             return False
         return bridge.has_asks(bytes(call.client.capabilities))
-
-    def _lease(self, key: str) -> int:
-        """The lowest number of a session that no call holds."""
-        free = self._leases.setdefault(key, set())
-        if free:
-            number = min(free)
-            free.discard(number)
-            return number
-        self._leased[key] = number = self._leased.get(key, 0) + 1
-        return number
 
     async def request(self, method: str, params: Params, client: Client, caller: Caller) -> Result | Failure:
         """A request of the gateway's own, in the session this client's calls would use. Raises BackendError."""
@@ -281,6 +268,11 @@ class HandshakeFace:
             for session in self._sessions.values():
                 if session.claim and not session.hears:
                     self._start(self._homes.bereaved(session, replicas, self._carried))
+
+    async def hear(self, client: Client, caller: Caller) -> None:
+        """See relay.Face. A session that is open here already is seen to when its replica dies."""
+        if self._homes is not None and self._key(client, caller) not in self._sessions:
+            await self._homes.hear(client.session, lambda: self.session(client, caller))
 
     def recheck(self) -> None:
         """See relay.Face."""
