@@ -1,6 +1,9 @@
 """One backend: how it is reached, what it shows, what is refused."""
 
+import inspect
+
 import pytest
+import uvicorn
 from pydantic import TypeAdapter, ValidationError
 
 from gatewright.backend.settings import BackendSettings, is_name
@@ -34,6 +37,17 @@ def test_the_way_to_a_backend_follows_from_its_keys(settings: BackendSettings, t
 def test_what_a_backend_may_take_of_the_descriptors(settings: BackendSettings, descriptors: int) -> None:
     """Connections for calls and for what is said beside them; a child's pipes."""
     assert settings.max_descriptors == descriptors
+
+
+def test_idle_connections_close_before_common_servers_close_them() -> None:
+    """A call into a connection that is going away may have been read, and so is not sent again."""
+    assert BackendSettings(url="http://h").keep_alive_s < server_keep_alive_s()
+
+
+def server_keep_alive_s() -> float:
+    """After what uvicorn closes an idle connection. Node's is the same."""
+    default: float = inspect.signature(uvicorn.Config).parameters["timeout_keep_alive"].default
+    return default
 
 
 @pytest.mark.parametrize("keys", [{}, {"url": "http://h", "command": "x"}, {"command": "x", "python": "a:b"}])

@@ -94,9 +94,9 @@ class BackendSettings:
     """Connections to it at once; further calls wait for one within their own deadline."""
     max_idle_connections: Annotated[int, Ge(0), Le(65_536)] = 64
     """Of these, how many are kept when idle: enough for bursts without holding the backend's descriptors."""
-    keep_alive_s: Seconds = 30.0
-    """An idle connection to it is closed after this. Below the 60 to 75 s of common servers, so that we close first
-    and never send a call into a connection that is going away."""
+    keep_alive_s: Seconds = 4.0
+    """An idle connection to it is closed after this. Below the 5 s of uvicorn and of Node, which most MCP servers run
+    on, so that we close first and never send a call into a connection that is going away."""
     max_response_bytes: Annotated[int, Ge(1_024), Le(1 << 30)] = 10 << 20
     """One answer, or one event of a stream."""
     max_line_bytes: Annotated[int, Ge(1_024), Le(1 << 30)] = 10 << 20
