@@ -100,6 +100,8 @@ class Config:
     """Where sessions live: in the memory of the one process there is, or in a Redis that many share."""
     workers: Annotated[int, Ge(1), Le(MAX_WORKERS)] = 1
     """Processes on this machine that serve the address together. More than one need a store that they share."""
+    watchdog_s: Annotated[float, Ge(1), Le(3_600)] = 30.0
+    """With several workers: one whose event loop does not turn for this long is killed and started again."""
     gateway_id: Annotated[str, StringConstraints(pattern=f"^{GATEWAY_ID}$")] | None = None
     """The gateway's name in chains of gateways, by which it knows a request that has passed it. Replicas behind one
     address share it. Null: a random one for each process."""

@@ -33,6 +33,7 @@ _TOP = (
     "servers",
     "sessions",
     "store",
+    "watchdog_s",
     "workers",
 )
 

@@ -20,10 +20,11 @@ from gatewright.cli.supervisor import Pauses
 
 @contextmanager
 def supervised(
-    *ways: str, count: int = 2, stop_s: float = 20.0, start_s: float = 20.0
+    *ways: str, count: int = 2, stop_s: float = 20.0, start_s: float = 20.0, silent_s: float = 30.0
 ) -> Iterator[subprocess.Popen[str]]:
     """The supervisor beside the test, killed at the end if it still runs; its workers end with it."""
-    command = [sys.executable, "-m", "cli.supervised", str(count), str(stop_s), str(start_s), *ways]
+    bounds = map(str, (count, stop_s, start_s, silent_s))
+    command = [sys.executable, "-m", "cli.supervised", *bounds, *ways]
     child = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
@@ -124,6 +125,64 @@ def test_who_does_not_end_in_time_is_killed() -> None:
         assert sorted(out.splitlines()) == ["ended 0 SIGTERM", "over"]
         assert "did not end in time" in err
         assert not is_alive(pids[1])
+
+
+def test_a_stuck_worker_is_asked_where_it_is_and_replaced() -> None:
+    """It lives, and would for ever: the log says what it was doing. Its neighbour did not notice."""
+    with supervised("1:stuck", silent_s=1.0) as child:
+        pids = started(child)
+        again = replaced(child, 1)
+        assert gone(pids[1])
+        assert is_alive(pids[0])
+        assert again != pids[1]
+        child.kill()
+        _, err = child.communicate(timeout=WAIT_S)
+        assert err.count("its event loop did not turn for 1 s") == 1
+        assert "supervised.py" in err
+        assert "in work" in err
+
+
+def test_a_stopped_worker_is_replaced() -> None:
+    """SIGSTOP: it can say nothing any more, and only SIGKILL ends it."""
+    with supervised(silent_s=1.0) as child:
+        pids = started(child)
+        os.kill(pids[0], signal.SIGSTOP)
+        assert replaced(child, 0) != pids[0]
+        assert gone(pids[0])
+        assert is_alive(pids[1])
+        child.terminate()
+        out, err = child.communicate(timeout=WAIT_S)
+        assert out.splitlines().count("over") == 1
+        assert err.count("worker killed") == 1
+
+
+def test_a_worker_that_is_stuck_as_it_drains_holds_nobody_up() -> None:
+    """It is killed as at any other time, long before it would have to have ended, and not started again."""
+    with supervised("1:deaf", "0:stuck-when-told", stop_s=60.0, silent_s=1.0) as child:
+        pids = started(child)
+        os.kill(pids[1], signal.SIGSTOP)
+        child.terminate()
+        out, err = child.communicate(timeout=WAIT_S)
+        assert out.splitlines() == ["over"]
+        assert err.count("its event loop did not turn") == 2
+
+
+def test_a_supervisor_that_was_stopped_itself_blames_nobody() -> None:
+    """It was not there to hear the signs of life."""
+    with supervised(silent_s=1.0) as child:
+        pids = started(child)
+        for pid in (child.pid, *pids.values()):
+            os.kill(pid, signal.SIGSTOP)
+        until = time.monotonic() + 2.0
+        while time.monotonic() < until:
+            signal.sigtimedwait((), 0.1)
+        child.send_signal(signal.SIGCONT)
+        for pid in pids.values():
+            os.kill(pid, signal.SIGCONT)
+        child.terminate()
+        out, err = child.communicate(timeout=WAIT_S)
+        assert sorted(out.splitlines()) == ["ended 0 SIGTERM", "ended 1 SIGTERM", "over"]
+        assert "killed" not in err
 
 
 def test_a_second_signal_tells_them_to_hurry() -> None:

@@ -9,7 +9,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
@@ -28,6 +28,16 @@ from gatewright.config import Config
 from stores.redis_servers import redis_server
 
 CALLS = 60
+STUCK = """
+import time
+from gatewright.demo_servers.server import Server, Tool
+
+async def hang(arguments, progress):
+    time.sleep(3600)
+
+tool = Tool(name="hang", title="Hang", description="Never comes back.", properties={}, run=hang)
+server = Server(name="stuck", title="Stuck", version="1", instructions="", tools=[tool])
+"""
 
 
 @pytest.fixture(scope="module")
@@ -62,15 +72,20 @@ class Running:
         """Their process ids, oldest first."""
         return [one.pid for one in sorted(self.parent.children(), key=lambda one: one.create_time())]
 
-    def ask(self) -> bool:
-        """One call over a connection of its own; whether it was answered."""
-        told = snippets.plain_call(f"{self.url}/mcp", "files.read", {"name": "a.txt"})
+    def connected(self) -> HTTPConnection:
+        """A connection to one of them."""
         connection = HTTPConnection(urlsplit(self.url).netloc, timeout=10)
-        try:
-            connection.request("POST", "/mcp", told.body, told.headers)
-            return "result" in json.loads(connection.getresponse().read())
-        finally:
-            connection.close()
+        connection.connect()
+        return connection
+
+    def ask(self, connection: HTTPConnection | None = None, tool: str = "files.read") -> bool:
+        """One call, over a connection of its own if it is given none; whether it was answered."""
+        if connection is None:
+            with closing(self.connected()) as own:
+                return self.ask(own, tool)
+        told = snippets.plain_call(f"{self.url}/mcp", tool, {"name": "a.txt"} if tool == "files.read" else {})
+        connection.request("POST", "/mcp", told.body, told.headers)
+        return "result" in json.loads(connection.getresponse().read())
 
     def until(self, is_so: Callable[[], bool], bound_s: float = 10.0) -> None:
         """Return when it is so."""
@@ -117,6 +132,44 @@ def test_a_killed_worker_is_back_in_a_moment_and_its_neighbour_serves_on(file: P
         assert neighbour in up.workers()
         assert failed <= 2
         assert up.ask()
+
+
+def test_a_worker_that_hangs_is_replaced_and_its_neighbour_serves_on(file: Path) -> None:
+    """It is alive, but its loop does not turn: who is connected to it waits for `watchdog_s`, and nobody else."""
+    file.write_text(json.dumps({**json.loads(file.read_text()), "watchdog_s": 1}))
+    with gateway(file) as up, ExitStack() as kept:
+        stuck, neighbour = up.workers()
+        connections = [kept.enter_context(closing(up.connected())) for _ in range(16)]
+        assert all(up.ask(one) for one in connections)
+        ports = {one.raddr.port for one in psutil.Process(neighbour).net_connections() if one.raddr}
+        served = [one for one in connections if one.sock.getsockname()[1] in ports]
+        assert served
+        os.kill(stuck, signal.SIGSTOP)
+        while stuck in up.workers():
+            assert all(up.ask(one) for one in served)
+        up.until(lambda: len(up.workers()) == 2)
+        assert neighbour in up.workers()
+        assert all(up.ask(one) for one in served)
+        assert up.ask()
+        _, _, err = stop(up.child)
+        assert err.count("its event loop did not turn for 1 s") == 1
+
+
+def test_a_server_that_never_comes_back_is_named_in_the_log(tmp_path: Path, redis_url: str) -> None:
+    """A server in this process that never comes back holds up the loop: the log says where."""
+    (tmp_path / "stuck.py").write_text(STUCK)
+    path = tmp_path / "gatewright.yaml"
+    backends = {"stuck": {"python": "stuck:server"}}
+    settings = {"listen": "127.0.0.1:0", "admin": None, "store": redis_url, "workers": 2, "watchdog_s": 1}
+    path.write_text(json.dumps({**settings, "log": {"format": "json"}, "backends": backends}))
+    with gateway(path, PYTHONPATH=str(tmp_path)) as up:
+        before = up.workers()
+        with suppress(OSError, HTTPException):
+            up.ask(tool="stuck.hang")
+        up.until(lambda: len(set(before) & set(up.workers())) == 1 and len(up.workers()) == 2)
+        _, _, err = stop(up.child)
+        assert err.count("its event loop did not turn for 1 s") == 1
+        assert 'stuck.py", line' in err
 
 
 def test_workers_end_when_their_supervisor_is_killed(file: Path) -> None:

@@ -3,14 +3,17 @@
 Contract: a small process without an event loop or a thread, so that it can fork workers at any time and nothing of
 theirs can stop it. Each worker is a fork of it: what was read and checked at the start holds for every later one, and
 one that is started anew serves within a fraction of a second. A worker that cannot start at all ends the whole; one
-that crashes later is started again after a pause that grows while it goes on crashing. SIGTERM, SIGINT and SIGHUP end
-it in order: every worker gets the same (for SIGHUP, SIGTERM) and has time to drain. A worker whose parent is gone
-(SIGKILL, the OOM killer) gets SIGTERM from the kernel, so that none is left behind. Linux: prctl(2), PR_SET_PDEATHSIG.
+that crashes later is started again after a pause that grows while it goes on crashing. One that lives but gives no
+sign of it, its event loop being stuck, is asked where it is, killed, and started again like that. SIGTERM, SIGINT and
+SIGHUP end it in order: every worker gets the same (for SIGHUP, SIGTERM) and has time to drain. A worker whose parent is
+gone (SIGKILL, the OOM killer) gets SIGTERM from the kernel, so that none is left behind. Linux: prctl(2),
+PR_SET_PDEATHSIG.
 """
 
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import gc
 import os
 import select
@@ -26,15 +29,16 @@ from typing import Final, NoReturn, TypeAlias, final
 
 import structlog
 
+from gatewright.cli.pulse import Pulses
 from gatewright.cli.report import FAILED, CommandError
-
-Work: TypeAlias = Callable[[int, Callable[[str], None]], None]
-"""What the worker of that number does until it is told to stop. It calls the second argument when it serves, with a
-text for the supervisor's `on_ready`. Raises CommandError when it cannot."""
 
 PDEATHSIG: Final = 1
 """PR_SET_PDEATHSIG."""
 STOPPING: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+WHERE: Final = signal.SIGUSR2
+"""Lets a worker write to stderr where each of its threads is, whatever it is doing."""
+WHERE_S: Final = 0.5
+"""What it has for that before it is killed."""
 READY: Final = b"+"
 WRONG: Final = b"-"
 MAX_REPORT_BYTES: Final = 65_536
@@ -53,10 +57,28 @@ class Pauses:
     """One that served this long begins with the first pause again."""
     start_s: float = 60.0
     """One that does not serve after this is killed and counts as crashed."""
+    silent_s: float = 30.0
+    """One that served and does not turn its event loop for this long is killed and counts as crashed."""
 
     def after(self, crashes: int) -> float:
         """After so many crashes in a row."""
         return float(min(self.longest_s, self.first_s * 2 ** min(crashes - 1, 20)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """What a worker is given."""
+
+    number: int
+    ready: Callable[[str], None]
+    """To be called when it serves, with a text for the supervisor's `on_ready`."""
+    beat: Callable[[], None]
+    """From then on to be called every `beat_s`, by what must never be held up."""
+    beat_s: float
+
+
+Work: TypeAlias = Callable[[Place], None]
+"""What the worker in that place does until it is told to stop. Raises CommandError when it cannot."""
 
 
 @dataclass(slots=True)
@@ -75,6 +97,10 @@ class _Worker:
     """In a row."""
     due_at: float = 0.0
     """When it is started again, while there is none."""
+    asked_at: float | None = None
+    """When it was asked where it is, as it gives no sign of life."""
+    is_killed: bool = False
+    """It is about to end: that takes a moment."""
 
 
 @final
@@ -98,6 +124,7 @@ class Supervisor:
         self._on_restart = on_restart
         self._restarts = 0
         self._pauses = pauses or Pauses()
+        self._pulses = Pulses(count, self._pauses.silent_s)
         self._workers = [_Worker(number) for number in range(count)]
         self._asked: list[int] = []
         self._kill_at: float | None = None
@@ -165,7 +192,8 @@ class Supervisor:
         for worker in self._workers:
             if worker.report >= 0:
                 poll.register(worker.report, select.POLLIN)
-        pause_s = max(0.0, min(moments) - time.monotonic()) if moments else 60.0
+        longest_s = self._pulses.pause_s
+        pause_s = max(0.0, min(longest_s, min(moments) - time.monotonic())) if moments else longest_s
         found = [descriptor for descriptor, _ in poll.poll(pause_s * 1000 + 1)]
         if self._wake in found:
             os.read(self._wake, 4096)
@@ -185,6 +213,7 @@ class Supervisor:
 
     def _served(self, worker: _Worker) -> None:
         worker.is_ready = True
+        self._pulses.forget(worker.number)
         if worker.crashes:
             log.info("worker serves again", worker=worker.number, pid=worker.pid)
             self._restarts += 1
@@ -232,19 +261,35 @@ class Supervisor:
             log.info("stopping", signal=signal.Signals(number).name)
             self._stop(number)
         now = time.monotonic()
+        self._pulses.look(now)
         for worker in self._workers:
             if not worker.pid:
                 if self._kill_at is None and now >= worker.due_at:
                     self._start(worker)
-            elif self._kill_at is not None:
-                if now >= self._kill_at:
-                    log.error("worker killed: it did not end in time", worker=worker.number, pid=worker.pid)
-                    os.kill(worker.pid, signal.SIGKILL)
-            elif not worker.is_ready and now > worker.started_at + self._pauses.start_s:
-                log.error("worker killed: it does not begin to serve", worker=worker.number, pid=worker.pid)
+            elif reason := self._hopeless(worker, now):
+                log.error("worker killed", worker=worker.number, pid=worker.pid, reason=reason)
                 os.kill(worker.pid, signal.SIGKILL)
+                worker.is_killed = True
         if self._kill_at is not None and now >= self._kill_at:
             self._kill_at = now + 1.0  # SIGKILL takes a moment
+
+    def _hopeless(self, worker: _Worker, now: float) -> str:
+        """Why a worker is to be killed now, empty if it is not."""
+        if worker.is_killed:
+            return ""
+        if self._kill_at is not None and now >= self._kill_at:
+            return "it did not end in time"
+        if not worker.is_ready:
+            has_time = self._kill_at is not None or now <= worker.started_at + self._pauses.start_s
+            return "" if has_time else "it does not begin to serve"
+        if not self._pulses.is_silent(worker.number):
+            worker.asked_at = None
+        elif worker.asked_at is None:
+            worker.asked_at = now
+            os.kill(worker.pid, WHERE)
+        elif now >= worker.asked_at + WHERE_S:
+            return f"its event loop did not turn for {self._pauses.silent_s:g} s"
+        return ""
 
     # Processes.
 
@@ -257,22 +302,24 @@ class Supervisor:
         held = signal.pthread_sigmask(signal.SIG_BLOCK, (*STOPPING, signal.SIGCHLD))
         pid = os.fork()
         if not pid:
-            self._become(worker.number, parent, reporter, held)
+            self._become(self._place(worker.number, reporter), parent, reporter, held)
         signal.pthread_sigmask(signal.SIG_SETMASK, held)
         os.close(reporter)
         worker.pid, worker.report, worker.said, worker.is_ready = pid, report, b"", False
-        worker.started_at = time.monotonic()
+        worker.started_at, worker.asked_at, worker.is_killed = time.monotonic(), None, False
 
-    def _become(self, number: int, parent: int, reporter: int, held: set[int | signal.Signals]) -> NoReturn:
+    def _place(self, number: int, reporter: int) -> Place:
+        def ready(text: str) -> None:
+            os.write(reporter, READY + text.encode() + b"\n")
+
+        return Place(number=number, ready=ready, beat=lambda: self._pulses.beat(number), beat_s=self._pulses.pause_s)
+
+    def _become(self, place: Place, parent: int, reporter: int, held: set[int | signal.Signals]) -> NoReturn:
         """The worker's side of the fork. It never returns into what the supervisor was doing."""
         code = FAILED
         try:
             self._part(parent, held)
-
-            def ready(text: str) -> None:
-                os.write(reporter, READY + text.encode() + b"\n")
-
-            self._work(number, ready)
+            self._work(place)
             code = 0
         except CommandError as error:
             os.write(reporter, WRONG + str(error).encode()[: MAX_REPORT_BYTES - 1])
@@ -297,6 +344,7 @@ class Supervisor:
             ctypes.CDLL(None).prctl(PDEATHSIG, int(signal.SIGTERM))
         if os.getppid() != parent:  # it died before the kernel was told
             os._exit(FAILED)
+        faulthandler.register(WHERE)
         signal.pthread_sigmask(signal.SIG_SETMASK, held)
         gc.enable()
 

@@ -8,6 +8,7 @@ workers share a folder, readable by this user alone, that is made at the start a
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
 import shutil
@@ -25,7 +26,7 @@ import uvloop
 from gatewright.app import Gateway, Ready
 from gatewright.cli.logs import configure
 from gatewright.cli.process import explained, keep_memory, settle_garbage, stopping_on_signals
-from gatewright.cli.supervisor import Supervisor
+from gatewright.cli.supervisor import Pauses, Place, Supervisor
 from gatewright.config import Config
 from gatewright.errors import GatewrightError
 from gatewright.inbound.listener import BACKLOG
@@ -55,9 +56,9 @@ class Crew(msgspec.Struct, frozen=True):
         with suppress(OSError):
             post_restarts(self.folder, restarts)
 
-    def work(self, number: int, ready: Callable[[str], None]) -> None:
+    def work(self, place: Place) -> None:
         """One worker's life. Raises CommandError."""
-        config = self.config
+        config, number = self.config, place.number
         configure(config.log, worker=number)
         admin = self.admin if number == 0 else None
         if self.admin is not None and admin is None:
@@ -67,10 +68,11 @@ class Crew(msgspec.Struct, frozen=True):
             with stopping_on_signals(gateway) as signals:
 
                 def on_ready(up: Ready) -> None:
-                    ready(up.url)
+                    place.ready(up.url)
                     settle_garbage()
                     keep_memory()
                     signals.arm()
+                    beat(place, asyncio.get_running_loop())
 
                 sockets = (bound(config.listen, is_shared=True), admin)
                 uvloop.run(gateway.run(on_ready=on_ready, sockets=sockets))
@@ -79,6 +81,12 @@ class Crew(msgspec.Struct, frozen=True):
         finally:
             if os.getppid() != self.parent:  # killed without notice: it could not remove what is its own
                 shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def beat(place: Place, loop: asyncio.AbstractEventLoop) -> None:
+    """Give a sign of life, again and again as long as the loop turns: to the end of the drain."""
+    place.beat()
+    loop.call_later(place.beat_s, beat, place, loop)
 
 
 def stop_s(config: Config) -> float:
@@ -94,7 +102,14 @@ def serve(config: Config, on_ready: Callable[[str], None]) -> None:
             crew = stack.enter_context(_crew(config))
         except OSError as error:
             raise explained(error, config.listen) from error
-        Supervisor(config.workers, crew.work, stop_s=stop_s(config), on_ready=on_ready, on_restart=crew.restarted).run()
+        Supervisor(
+            config.workers,
+            crew.work,
+            stop_s=stop_s(config),
+            on_ready=on_ready,
+            on_restart=crew.restarted,
+            pauses=Pauses(silent_s=config.watchdog_s),
+        ).run()
 
 
 @contextmanager
