@@ -322,5 +322,6 @@ def test_what_holds_many_requests_is_never_taken_for_one(requests: list[tuple[by
     for length, body in requests:
         data += HEAD + (length % len(body) + b"\r\n" + body if length else b"\r\n")
     data = data[: len(data) - cut % len(data)]
+    assert may_hold_many(data, stage=2) == (data.count(b" HTTP/1.") > 1)
     if not may_hold_many(data):
         assert len(Conversation().hear(data).requests) <= 1

@@ -254,6 +254,25 @@ async def test_at_most_so_many_requests_wait() -> None:
         await close(writer)
 
 
+async def test_a_body_that_looks_like_a_head_hides_no_requests() -> None:
+    """Behind the end of a body as behind anything else at most so many wait, whatever length the body talks of."""
+    held = Held()
+    talk = b"x\r\nContent-Length: 99999999\r\n\r\n"
+    async with listening(held, Limits(max_pipelined=3)) as listener:
+        reader, writer = await listener.open()
+        writer.write(HEAD + b"Content-Length: %d\r\n\r\n" % (len(talk) + 1) + b"x")
+        (connection,) = listener.connections
+        async with asyncio.timeout(5):
+            while connection._reader.body_left != len(talk):
+                await asyncio.sleep(0)
+        writer.write(talk + CANARY * 1_000 + LAST)
+        await soon(held.arrived.get())
+        assert len(connection._waiting) == 3
+        held.go.set()
+        assert len(answers(await soon(reader.read()))) == 1_002
+        await close(writer)
+
+
 async def test_a_request_sent_ahead_waits_until_the_response_before_it_has_ended() -> None:
     """Even when that is a stream."""
     held = Held()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from http.client import HTTPMessage, parse_headers
 from io import BytesIO
+from typing import Any
 
 import pytest
 
@@ -47,6 +48,7 @@ class Wire:
 
     async def writable(self) -> None:
         self.waits += 1
+        self.is_paused = False
 
     def finish(self, responder: Responder, /) -> None:
         self.finished.append(responder)
@@ -179,6 +181,29 @@ async def test_sending_waits_while_the_reader_is_slow(wire: Wire) -> None:
     wire.is_paused = True
     await responder.send(b"b")
     assert wire.waits == 1
+
+
+async def test_nothing_more_is_sent_while_the_reader_is_slow(wire: Wire) -> None:
+    """Of many who send on one stream each waits for its turn: a slow reader's buffer holds no more than one piece."""
+    responder = wire.responder()
+    responder.start_stream()
+    wire.is_paused = True
+    assert responder.is_behind
+    sending = responder.send(b"late").__await__()
+    wire.is_paused = True
+    wire.writable = gone(responder)  # type: ignore[method-assign]
+    with pytest.raises(StopIteration):
+        next(sending)
+    assert b"late" not in wire.held
+
+
+def gone(responder: Responder) -> Callable[[], Coroutine[Any, Any, None]]:
+    """A wait for a client that ends because it left."""
+
+    async def left() -> None:
+        responder.leave()
+
+    return left
 
 
 async def test_a_second_answer_is_a_bug(wire: Wire) -> None:

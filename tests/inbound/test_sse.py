@@ -471,6 +471,22 @@ async def test_a_slow_reader_is_bounded_and_alone() -> None:
         slow.close()
 
 
+async def test_a_stream_that_is_not_read_takes_few_calls() -> None:
+    """What they end in waits in memory for the reader: answers of megabytes, for as long as it takes one byte now and
+    then."""
+    async with travelling({"box": Toolbox("box")}) as travel:
+        slow = await opened(travel, "/sse/box")
+        listening = asyncio.gather(slow.listen(), return_exceptions=True)
+        await slow.introduce()
+        slow._wires[0].pause()
+        taken = 0
+        while (await slow.post(call("echo", text="x" * 1_000_000))).status == 202:
+            taken += 1
+            assert taken < 64
+        slow.close()
+        await soon(listening)
+
+
 async def test_sessions_are_bounded() -> None:
     """Beyond `max_sessions` a stream is refused with 503; one that ends makes room."""
     sessions = SessionSettings(max_sessions=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import tracemalloc
 from contextlib import suppress
 from typing import Any, cast
 
@@ -452,3 +453,20 @@ def test_a_handshake_client_gets_the_error_as_it_is(revision: Revision, code: in
     """Its revision reserves nothing."""
     failure = Failure(code, "m")
     assert bridge.failure_for(revision, failure) is failure
+
+
+def test_large_capabilities_are_not_remembered() -> None:
+    """Strangers write them, and every call may bring others: what is remembered of some hundreds must stay small."""
+    tracemalloc.start()
+    try:
+        for number in range(20):
+            large = b'{"roots":{},"experimental":{"n":%d,"x":"%b"}}' % (number, b"x" * 1_000_000)
+            assert bridge.has_asks(large)
+            assert bridge.fingerprint(large) == bridge.fingerprint(bytes(bytearray(large)))
+            bridge.across(large)
+        del large
+        assert tracemalloc.get_traced_memory()[0] < 1_000_000
+    finally:
+        tracemalloc.stop()
+    assert bridge.fingerprint(b'{"roots":{}}') != bridge.fingerprint(b"{}")
+    assert not bridge.has_asks(b"{}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import tracemalloc
 from contextlib import suppress
 from typing import Any, get_args
 
@@ -103,6 +104,32 @@ def test_capabilities_that_are_no_object_are_refused(junk: bytes) -> None:
         handshake.client_of({"protocolVersion": Raw(b'"2025-11-25"'), "capabilities": Raw(junk)}, "s")
 
 
+@pytest.mark.parametrize("member", ["capabilities", "clientInfo"])
+def test_a_client_that_says_too_much_of_itself_is_refused(member: str) -> None:
+    """It is kept as long as its session: a few hundred bodies of 4 MiB would be all the memory there is."""
+    room = handshake.MAX_CLIENT_BYTES - len('{"x": ""}') - len("{}")
+    most = {"protocolVersion": "2025-11-25", member: {"x": "a" * room}}
+    handshake.client_of(params(**most), "s")
+    with pytest.raises(InvalidParams, match="exceed"):
+        handshake.client_of(params(**{**most, member: {"x": "a" * (room + 1)}}), "s")
+
+
+def test_a_session_keeps_nothing_of_the_body_that_opened_it() -> None:
+    """What is not read of a body must not live as long as what is: the parts that are read are views of it."""
+    junk = {"junk": "x" * 1_000_000}
+    client = params(protocolVersion="2025-11-25", capabilities={"roots": {}}, clientInfo={"name": "c"}, **junk)
+    server = json.dumps({"protocolVersion": "2025-11-25", "capabilities": {"tools": {}}}).encode()
+    answer = jsonrpc.members(b'{"result":%b,"junk":"%b"}' % (server, b"x" * 1_000_000))["result"]
+    tracemalloc.start()
+    try:
+        kept = [handshake.client_of(client, "s") for _ in range(20)]
+        read = [handshake.read_initialize_result(answer) for _ in range(20)]
+        assert tracemalloc.get_traced_memory()[0] < 1_000_000
+    finally:
+        tracemalloc.stop()
+    assert len(kept) == len(read)
+
+
 @pytest.mark.parametrize(
     "info",
     [b"{}", b'{"name":"c"}', b'{"version":"1"}', b'{"name":5,"version":null}', b'{"name":"c","title":"T"}', *JUNK],
@@ -151,6 +178,14 @@ def test_a_revision_that_is_not_served_is_refused(version: str) -> None:
     """A client MUST disconnect when it does not speak the server's choice (lifecycle)."""
     with pytest.raises(ProtocolError, match="revision"):
         handshake.read_initialize_result(json.dumps({"protocolVersion": version, "capabilities": {}}).encode())
+
+
+def test_a_backend_that_says_too_much_of_itself_is_refused() -> None:
+    """Its answer is kept with each session, here and in the store."""
+    body = b'{"protocolVersion":"2025-11-25","capabilities":{},"instructions":"%b"}'
+    handshake.read_initialize_result(body % (b"x" * 500_000))
+    with pytest.raises(ProtocolError, match="exceeds"):
+        handshake.read_initialize_result(body % (b"x" * handshake.MAX_SERVER_BYTES))
 
 
 @pytest.mark.parametrize("junk", JUNK)

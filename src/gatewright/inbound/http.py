@@ -160,7 +160,7 @@ class HttpProtocol(asyncio.Protocol):
             self._start(request, False, False)
             return
         is_long = len(data) > max(_MANY_BYTES, reader.body_left)  # else it is all of one body
-        if self._current is not None or self._waiting or (is_long and may_hold_many(data)):
+        if self._current is not None or self._waiting or (is_long and may_hold_many(data, reader.stage)):
             self._feed_sparingly(data)
             return
         try:

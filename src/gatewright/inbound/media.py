@@ -7,6 +7,8 @@ from __future__ import annotations
 
 JSON = frozenset({"application/json", "application/*", "*/*"})
 STREAM = frozenset({"text/event-stream", "text/*", "*/*"})
+MAX_RANGES = 32
+"""Media ranges that are read of an `Accept`: clients send two or three, and a header full of commas took 30 ms."""
 
 
 def is_json(content_type: bytes) -> bool:
@@ -28,8 +30,8 @@ def takes_stream(accept: bytes) -> bool:
 def _ranges(accept: bytes) -> set[str]:
     """The media ranges that are not refused by a weight of zero."""
     ranges = set()
-    for part in accept.decode("latin-1").lower().split(","):
-        media, *parameters = (piece.strip() for piece in part.split(";"))
+    for part in accept.decode("latin-1").lower().split(",", MAX_RANGES)[:MAX_RANGES]:
+        media, *parameters = (piece.strip() for piece in part.split(";", MAX_RANGES))
         weights = [
             value.strip() for name, _, value in (one.partition("=") for one in parameters) if name.strip() == "q"
         ]

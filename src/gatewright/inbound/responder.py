@@ -123,6 +123,11 @@ class Responder(msgspec.Struct, eq=False):
         """The listener ends its streams: who is told to leave must not come back to it."""
         return self._connection.is_ending
 
+    @property
+    def is_behind(self) -> bool:
+        """The client does not take what was sent to it."""
+        return self._connection.is_paused
+
     def run(self, work: Coroutine[Any, Any, None]) -> bool:
         """See Connection.run."""
         return self._connection.run(work)
@@ -183,14 +188,20 @@ class Responder(msgspec.Struct, eq=False):
             connection.finish(self)
 
     async def send(self, chunk: bytes) -> None:
-        """Send one piece of the stream; return when the client's connection takes more. Nothing after the end."""
+        """Send one piece of the stream; return when the client's connection takes more. Nothing after the end.
+
+        Of many who send at once each waits for its turn: what a slow client does not take is theirs to hold back.
+        """
+        connection = self._connection
+        while connection.is_paused and not self.is_gone:
+            await connection.writable()
         if self.is_gone or self.is_ended or not chunk:
             return
         if not self.is_started:
             raise RuntimeError("the stream has not been started")
         self._write(chunk)
-        if self._connection.is_paused:
-            await self._connection.writable()
+        if connection.is_paused:
+            await connection.writable()
 
     def send_nowait(self, chunk: bytes) -> None:
         """Send a piece that nobody misses, such as a comment: a client that is behind does not get it."""

@@ -49,6 +49,8 @@ from gatewright.protocol.jsonrpc import Id
 from gatewright.protocol.methods import METHODS, Method
 from gatewright.protocol.revisions import HANDSHAKE, HANDSHAKE_2024_11_05
 
+MAX_BEHIND: Final = 16
+"""Calls on a stream whose client does not read it: each may end in the largest answer there is, and wait with it."""
 ALLOW_GET: Final = b"Allow: GET\r\n"
 ALLOW_POST: Final = b"Allow: POST\r\n"
 
@@ -95,6 +97,8 @@ class SseStream:
             raise Overloaded("the gateway is stopping: connect again")
         if calls and self._working + calls > bound:
             raise Overloaded(f"{bound} calls wait on this stream already")
+        if calls and self._responder.is_behind and self._working + calls > MAX_BEHIND:
+            raise Overloaded("the stream is not read: its answers wait for that")
         self._working += calls
 
     def end_work(self, calls: int) -> None:

@@ -92,14 +92,14 @@ def modern_params(params: Params, meta: Params, client: Client, token: int) -> d
     return {**params, "_meta": carried}
 
 
-def handshake_params(params: Params, meta: Params, token: int) -> dict[str, object]:
+def handshake_params(params: Params, meta: Params, token: int | Raw) -> dict[str, object]:
     """`params` as a handshake backend takes them: without the modern members, with our progress token."""
     carried: dict[str, object] = dict(params)
     if "_meta" not in params:
         return carried
     kept = {key: value for key, value in meta.items() if key not in _NOT_HANDSHAKE}
     if PROGRESS_KEY in kept:
-        kept[PROGRESS_KEY] = Raw(b"%d" % token)
+        kept[PROGRESS_KEY] = Raw(b"%d" % token) if isinstance(token, int) else token
     if kept:
         carried["_meta"] = kept
     else:
@@ -143,16 +143,26 @@ def _without_tasks(capabilities: bytes) -> Raw:
     return jsonrpc.raw({key: value for key, value in kept.items() if key != tasks.CAPABILITY})
 
 
-@lru_cache(maxsize=256)
 def fingerprint(capabilities: bytes) -> str:
     """A short name for a set of client capabilities: equal sets, spelled alike, have equal names."""
+    return _kept_fingerprint(capabilities) if len(capabilities) <= _MAX_KEPT_BYTES else _fingerprint(capabilities)
+
+
+def _fingerprint(capabilities: bytes) -> str:
     return sha256(across(capabilities)).hexdigest()
 
 
-@lru_cache(maxsize=256)
 def has_asks(capabilities: bytes) -> bool:
     """Whether a client with these capabilities can be asked anything."""
+    return _kept_has_asks(capabilities) if len(capabilities) <= _MAX_KEPT_BYTES else _has_asks(capabilities)
+
+
+def _has_asks(capabilities: bytes) -> bool:
     return not ASKS_CAPABILITIES.isdisjoint(jsonrpc.members(capabilities))
+
+
+_kept_fingerprint: Final = lru_cache(maxsize=256)(_fingerprint)
+_kept_has_asks: Final = lru_cache(maxsize=256)(_has_asks)
 
 
 def without_asks(capabilities: Json) -> bytes:

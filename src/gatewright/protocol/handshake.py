@@ -69,6 +69,10 @@ class InitializeResult(msgspec.Struct, gc=False):
     instructions: str | None = None
 
 
+MAX_CLIENT_BYTES: Final = 65_536
+"""What a client may say of itself in all: it is kept as long as its session, and by every replica that has it."""
+MAX_SERVER_BYTES: Final = 1 << 20
+"""The same of a server, whose instructions may be long."""
 _decode_params: Final = msgspec.json.Decoder(InitializeParams).decode
 _decode_result: Final = msgspec.json.Decoder(InitializeResult).decode
 _NEEDED: Final = {"name": Raw(b'"unknown"'), "version": Raw(b'"0"')}
@@ -76,14 +80,18 @@ _UNKNOWN: Final = jsonrpc.raw(_NEEDED)
 
 
 def client_of(params: Params, session: str) -> Client:
-    """The client that an `initialize` introduces. Raises InvalidParams."""
+    """The client that an `initialize` introduces. Raises InvalidParams, also for one that says more of itself than
+    MAX_CLIENT_BYTES."""
     try:
         read = _decode_params(jsonrpc.encode(params))
     except jsonrpc.UNREADABLE as error:
         raise InvalidParams(f"initialize: {error}") from error
     if not _is_object(read.capabilities):
         raise InvalidParams("initialize: capabilities must be an object")
-    return Client(negotiated(read.protocolVersion), identity(read.clientInfo), read.capabilities, session)
+    if len(bytes(read.capabilities)) + len(bytes(read.clientInfo)) > MAX_CLIENT_BYTES:
+        raise InvalidParams(f"initialize: capabilities and clientInfo exceed {MAX_CLIENT_BYTES} bytes")
+    # Copied: what is read is a part of the whole body, which would be kept with it.
+    return Client(negotiated(read.protocolVersion), identity(read.clientInfo), read.capabilities.copy(), session)
 
 
 def identity(info: Json) -> Raw:
@@ -108,9 +116,13 @@ def initialize_params(revision: Revision, info: Json, capabilities: Json, chain:
 
 
 def read_initialize_result(value: Json) -> tuple[Revision, InitializeResult]:
-    """The revision a backend chose, and its answer. Raises ProtocolError when it is none we speak."""
+    """The revision a backend chose, and its answer. Raises ProtocolError when it is none we speak, or longer than
+    MAX_SERVER_BYTES."""
+    said = bytes(value)  # copied: else the whole body would be kept with the session
+    if len(said) > MAX_SERVER_BYTES:
+        raise ProtocolError(f"the backend's InitializeResult exceeds {MAX_SERVER_BYTES} bytes")
     try:
-        answer = _decode_result(value)
+        answer = _decode_result(said)
     except jsonrpc.UNREADABLE as error:
         raise ProtocolError(f"not an InitializeResult: {error}") from error
     if not _is_object(answer.serverInfo):

@@ -30,6 +30,8 @@ MAX_ENDPOINT_BYTES: Final = 8_192
 """What common servers take as a request line."""
 
 _SESSION_KEY: Final = b"session_id"
+_MAX_PAIRS: Final = 32
+"""Of a query: more than any client has reason to send."""
 _VISIBLE: Final = re.compile(rb"[!-~]+")
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
@@ -50,7 +52,8 @@ def message_event(message: bytes) -> bytes:
 
 def session_of(query: bytes) -> bytes | None:
     """The session that a POST's query names; None when it names none, or more than one."""
-    found = [value for key, _, value in (pair.partition(b"=") for pair in query.split(b"&")) if key == _SESSION_KEY]
+    pairs = (pair.partition(b"=") for pair in query.split(b"&", _MAX_PAIRS))
+    found = [value for key, _, value in pairs if key == _SESSION_KEY]
     return found[0] if len(found) == 1 and found[0] else None
 
 
