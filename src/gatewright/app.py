@@ -22,8 +22,10 @@ from typing import Final, TypeAlias, final
 import msgspec
 import structlog
 import uvicorn
+from starlette.applications import Starlette
 
 from gatewright.admin.api import admin_app
+from gatewright.admin.hosts import Guarded, Hosts
 from gatewright.admin.listener import AdminListener
 from gatewright.backend.backend import McpBackend
 from gatewright.backend.base import Connector
@@ -53,6 +55,7 @@ from gatewright.inbound.origins import Origins
 from gatewright.inbound.probes import Probes
 from gatewright.inbound.reply import Keepalive
 from gatewright.inbound.sessions import Sessions
+from gatewright.inbound.settings import Listen
 from gatewright.inbound.sockets import bound
 from gatewright.inbound.sse import SseSide
 from gatewright.inbound.stdio import StdioFront, StdioHost
@@ -228,9 +231,10 @@ class Gateway:
             lambda: self._families(built, keepalive, crowd.refused, len(connections), readiness), self._board
         )
         background(scrape.keep_posting())
-        admin = AdminListener(
-            admin_app(backends, config.backends, lambda: len(built.sessions), readiness.verdict, scrape.text, VERSION)
+        admin_face = admin_app(
+            backends, config.backends, lambda: len(built.sessions), readiness.verdict, scrape.text, VERSION
         )
+        admin = AdminListener(_guarded(admin_face, config.admin, admin_sock))
         admin_task = None if admin_sock is None else background(admin.serve(sockets=[admin_sock]))
         for backend in () if self._is_child else backends.values():
             background(backend.warm_up())
@@ -366,6 +370,14 @@ class Gateway:
             limits.max_json_depth,
             probes,
         )
+
+
+def _guarded(app: Starlette, listen: Listen | None, sock: socket.socket | None) -> Guarded:
+    """The control plane's application behind its door."""
+    names = listen or Listen()
+    port = names.port if sock is None else sock.getsockname()[1]
+    is_allowed = Origins(names.allowed_origins, port).is_allowed
+    return Guarded(app, Hosts(names.host, names.allowed_origins), is_allowed)
 
 
 def _store_opener(config: Config) -> StoreOpener | None:

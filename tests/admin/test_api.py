@@ -24,11 +24,11 @@ backends:
 """
 
 
-def fetch(port: int, path: str, method: str = "GET") -> tuple[int, str | None, bytes]:
+def fetch(port: int, path: str, method: str = "GET", **headers: str) -> tuple[int, str | None, bytes]:
     """Status, type and body of an answer."""
     connection = HTTPConnection("127.0.0.1", port, timeout=5)
     try:
-        connection.request(method, path)
+        connection.request(method, path, headers=headers)
         response = connection.getresponse()
         return response.status, response.getheader("content-type"), response.read()
     finally:
@@ -61,6 +61,15 @@ async def test_the_admin_listener_tells_how_the_gateway_stands(free_tcp_port: in
         assert b"\nmcp_active_sessions 0\n" in text
         assert b"hidden" not in text
         assert (await asyncio.to_thread(get, free_tcp_port, "/metrics?worker=nobody"))[0] == 404
+        for path in ("/metrics", "/api/backends", "/", "/nowhere"):
+            status, _, text = await asyncio.to_thread(fetch, free_tcp_port, path, host="evil.example:8081")
+            assert (status, b"admin.allowed_origins" in text) == (403, True)
+            status, _, text = await asyncio.to_thread(fetch, free_tcp_port, path, origin="https://evil.example")
+            assert (status, b"backends" in text) == (403, False)
+        status, _, text = await asyncio.to_thread(fetch, free_tcp_port, "/readyz", host="evil.example")
+        assert (status, text) == (200, b'{"status":"ok"}')
+        own = f"http://localhost:{free_tcp_port}"
+        assert (await asyncio.to_thread(fetch, free_tcp_port, "/metrics", origin=own))[0] == 200
         gateway.stop()
     with pytest.raises(OSError, match="refused"):
         await asyncio.to_thread(get, free_tcp_port, "/livez")

@@ -256,10 +256,18 @@ async def test_a_stopping_gateway_lets_calls_finish() -> None:
 
 
 async def test_an_idle_stream_ends_at_once_when_the_gateway_stops() -> None:
-    """Nothing runs on it: it ends whole, well before the drain is over."""
-    async with travelling({"box": Toolbox("box")}, drain_s=30.0) as travel, connected(travel.port) as client:
+    """Nothing runs on it: it ends whole, well before the drain is over, and says when to come back. That is a line, not
+    an event: clients that take every event for a message do not see it."""
+    settings = SessionSettings(retry_s=2.5)
+    async with (
+        travelling({"box": Toolbox("box")}, sessions=settings, drain_s=30.0) as travel,
+        connected(travel.port) as client,
+    ):
         travel.gateway.stop()
         await client.until(lambda it: it.is_ended)
+        name, _, value = client.stream.last_line.partition(b": ")
+        assert name == b"retry"
+        assert 2_500 <= int(value.removesuffix(b"\n")) < 3_000
 
 
 async def test_a_stream_without_an_introduction_ends() -> None:

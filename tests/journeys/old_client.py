@@ -20,6 +20,8 @@ class Stream:
     def __init__(self, answer: Answer) -> None:
         self.answer = answer
         self.comments = 0
+        self.last_line = b""
+        """What followed the last event."""
         self._buffer = b""
 
     async def next(self) -> tuple[str, bytes] | None:
@@ -28,7 +30,7 @@ class Stream:
             while b"\n\n" not in self._buffer:
                 chunk = await self.answer._chunks.get()
                 if chunk is None:
-                    assert not self._buffer.strip(), self._buffer
+                    self.last_line = self._buffer
                     if not self.answer.is_complete:
                         raise ConnectionError("the stream broke off")
                     return None

@@ -105,3 +105,10 @@ def test_a_message_is_an_event_of_that_name() -> None:
 def test_a_query_without_exactly_one_session_names_none(query: bytes) -> None:
     """Two readers might pick differently."""
     assert http_sse.session_of(query) is None
+
+
+def test_the_last_line_says_when_to_return_and_is_no_event() -> None:
+    """Whole milliseconds, heeded by a reader that has not seen the end of an event."""
+    decoder = sse.Decoder(max_line_bytes=1_000, max_event_bytes=1_000)
+    assert decoder.feed(http_sse.message_event(b"{}") + http_sse.retry_line(1.2345)) == [sse.Event(b"{}", "message")]
+    assert decoder.retry_ms == 1_234

@@ -63,6 +63,8 @@ class Sessions:
         self._leave = leave
         self.elsewhere: Final = elsewhere
         """The other replicas; None where there are none."""
+        self.retry_s: Final = settings.retry_s
+        """How long a client should wait before it comes back to a stream that ended."""
         self._current = ALONE
         self._epochs = itertools.count(1)
         self._by_ref: dict[str, Session] = {}

@@ -85,6 +85,11 @@ class SseStream:
         if self.session is None:
             self.standing.close()
 
+    @property
+    def is_draining(self) -> bool:
+        """Whether it ends because the listener stops."""
+        return self._is_draining
+
     def drain(self) -> None:
         """The listener stops: the stream ends with the last call that runs on it."""
         self._is_draining = True
@@ -222,6 +227,8 @@ class SseSide:
             while stream.is_open and (messages := await stream.standing.take()) is not None:
                 for message in messages:
                     await stream.send(message)
+            if stream.is_draining:  # clients that return by themselves (EventSource) must not all do so at once
+                responder.send_nowait(http_sse.retry_line(self._sessions.retry_s + responder.spread_s()))
         finally:
             introduction.cancel()
             del self._streams[stream_id]

@@ -45,6 +45,15 @@ def endpoint_event(route: str, session_id: str) -> bytes:
     return sse.encode(f"{path}?session_id={session_id}".encode(), event=ENDPOINT)
 
 
+def retry_line(after_s: float) -> bytes:
+    """How long a client should wait before it opens a stream again when this one ends: the last line of one.
+
+    A line without the blank one that would end an event: readers heed it at once and dispatch nothing, while clients
+    that take whatever is dispatched for a message would trip over an event without data. Source: WHATWG HTML, 9.2.6.
+    """
+    return b"retry: %d\n" % round(after_s * 1000)
+
+
 def message_event(message: bytes) -> bytes:
     """One JSON-RPC message as an event."""
     return sse.encode(message, event=MESSAGE)
