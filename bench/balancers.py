@@ -26,7 +26,7 @@ error_log {directory}/nginx-error.log warn;
 pid {directory}/nginx.pid;
 events {{ worker_connections 8192; }}
 http {{
-  access_log off;
+  {log}
   keepalive_requests 100000000;
   client_body_temp_path {directory}/body;
   proxy_temp_path {directory}/proxy;
@@ -51,13 +51,16 @@ def program_of(name: str) -> str:
 
 
 @contextlib.contextmanager
-def nginx(replicas: Sequence[int], directory: Path) -> Iterator[str]:
-    """`deploy/nginx.conf` before gateways on these loopback ports; yields its URL."""
-    with _free_port() as port:
-        text = _addressed("nginx.conf", replicas).replace("listen 8000", f"listen 127.0.0.1:{port}")
+def nginx(replicas: Sequence[int], directory: Path, *, port: int = 0, log: str = "access_log off;") -> Iterator[str]:
+    """`deploy/nginx.conf` before gateways on these loopback ports; yields its URL. It listens on `port`, or on any that
+    is free; `log` is what it is told about its own log."""
+    with free_port() as free:
+        port = port or free
+    text = _addressed("nginx.conf", replicas).replace("listen 8000", f"listen 127.0.0.1:{port}")
     (directory / "gatewright.conf").write_text(text)
     config = directory / "nginx.conf"
-    config.write_text(_NGINX.format(directory=directory, user="user root;" if os.geteuid() == 0 else ""))
+    user = "user root;" if os.geteuid() == 0 else ""
+    config.write_text(_NGINX.format(directory=directory, user=user, log=log))
     program = program_of("nginx")
     command = [program, "-p", str(directory), "-e", str(directory / "nginx-error.log"), "-c", str(config)]
     with _running(command, directory / "nginx-error.log", port):
@@ -67,7 +70,7 @@ def nginx(replicas: Sequence[int], directory: Path) -> Iterator[str]:
 @contextlib.contextmanager
 def haproxy(replicas: Sequence[int], directory: Path) -> Iterator[str]:
     """`deploy/haproxy.cfg` before gateways on these loopback ports; yields its URL."""
-    with _free_port() as port:
+    with free_port() as port:
         text = _addressed("haproxy.cfg", replicas).replace("bind :8000", f"bind 127.0.0.1:{port}")
     config = directory / "haproxy.cfg"
     config.write_text(text)
@@ -78,7 +81,7 @@ def haproxy(replicas: Sequence[int], directory: Path) -> Iterator[str]:
 @contextlib.contextmanager
 def redis(directory: Path) -> Iterator[str]:
     """A Redis that keeps nothing; yields its URL."""
-    with _free_port() as port:
+    with free_port() as port:
         command = [program_of("redis-server"), "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
     with _running([*command, "--dir", str(directory)], directory / "redis.log", port):
         yield f"redis://127.0.0.1:{port}/0"
@@ -100,7 +103,7 @@ def _addressed(file: str, replicas: Sequence[int]) -> str:
 
 
 @contextlib.contextmanager
-def _free_port() -> Iterator[int]:
+def free_port() -> Iterator[int]:
     """Neither can report a port of its choice, so a free one is picked first and given to it."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         yield free.getsockname()[1]

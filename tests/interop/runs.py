@@ -6,7 +6,7 @@ starts nothing by itself: the function that runs a script is handed in.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -79,6 +79,21 @@ def endpoint(client: ClientCell) -> str:
     return "sse" if client.is_sse else "mcp"
 
 
+def named_targets(
+    client: ClientCell, address: str, servers: Iterable[ServerCell], key: str, only: Container[str] | None = None
+) -> list[dict[str, Any]]:
+    """These servers as targets through the gateway at `/mcp/NAME`, with all their scenarios or `only` some."""
+    return [
+        {
+            "name": server.name,
+            "url": f"{address}/{endpoint(client)}/{server.name}",
+            **of_era(client),
+            "scenarios": [it for it in server.through(client.era, key, "") if only is None or it["name"] in only],
+        }
+        for server in servers
+    ]
+
+
 class Runs:
     """The client runs of a session, made when first asked for."""
 
@@ -96,16 +111,7 @@ class Runs:
 
     def named(self, client: ClientCell) -> Outcomes:
         """Through the gateway at `/mcp/NAME`, one target per server."""
-        key = f"{client.name}_named".replace("-", "_")
-        targets = [
-            {
-                "name": server.name,
-                "url": f"{self._address()}/{endpoint(client)}/{server.name}",
-                **of_era(client),
-                "scenarios": server.through(client.era, key, ""),
-            }
-            for server in SERVERS
-        ]
+        targets = named_targets(client, self._address(), SERVERS, f"{client.name}_named".replace("-", "_"))
         return self._once(client, "named", targets)
 
     def merged(self, client: ClientCell) -> Outcomes:

@@ -1,0 +1,64 @@
+"""Whatever passes through one gateway passes through three behind a real nginx, whichever of them a request comes to.
+
+A real Redis, the recipe of `deploy/nginx.conf`: plain round robin, kept connections, no stickiness. Held against the
+same records as one gateway, check by check.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from itertools import pairwise
+
+import pytest
+
+from balanced.replicas import NUMBER, Served, balanced, by_session
+from conformance.grading import BACKEND, Graded, fixture_behind
+from conformance.suite import SELECTIONS, Suite
+
+pytestmark = [pytest.mark.conformance, pytest.mark.timeout(400)]
+Behind = tuple[Graded, Callable[[], list[Served]]]
+
+REVISIONS = {"http": tuple(SELECTIONS), "stdio": ("2025-11-25",)}
+"""By how the fixture is reached. Over stdio each session has a server of its own, which takes the suite 45 s; and each
+replica has one for modern clients, so that what a call changes in one is not seen in another."""
+SAME_SHARE = 0.05
+"""Requests under way at once may come in another order than they are logged in."""
+
+
+@pytest.fixture(scope="module", params=REVISIONS)
+def behind(request: pytest.FixtureRequest, suite: Suite, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Behind]:
+    """Three gateways with the fixture behind them, graded through nginx; and what nginx has served."""
+    kind: str = request.param
+    directory = tmp_path_factory.mktemp(f"replicas-{kind}")
+    with ExitStack() as stack:
+        backends = stack.enter_context(fixture_behind(kind, directory))
+        url, served = stack.enter_context(balanced(backends, directory))
+        yield Graded(kind, f"{url}/mcp/{BACKEND}", suite, directory), served
+
+
+def test_every_check_passes_as_through_one_gateway(behind: Behind) -> None:
+    """No check ends otherwise than through one gateway, and what a server without features fails passes."""
+    graded, _ = behind
+    revisions = REVISIONS[graded.kind]
+    assert [one for revision in revisions for one in graded.worse(revision)] == []
+    for revision in revisions:
+        assert graded.needed(revision)
+        assert graded.needed(revision) <= graded.passing(revision)
+
+
+def test_the_suites_were_spread_over_all_replicas(behind: Behind) -> None:
+    """Each replica served its third, each request was sent once, and no session had a home."""
+    graded, served = behind
+    for revision in REVISIONS[graded.kind]:
+        graded.findings(revision)
+    requests = served()
+    shares = Counter(one.replica for one in requests)
+    assert len(shares) == NUMBER, shares
+    assert max(shares.values()) - min(shares.values()) <= NUMBER, shares
+    sessions = [places for places in by_session(requests).values() if len(places) >= NUMBER]
+    assert sessions
+    assert all(len(set(places)) > 1 for places in sessions)
+    turns = Counter(one != other for places in sessions for one, other in pairwise(places))
+    assert turns[False] <= turns[True] * SAME_SHARE, turns
