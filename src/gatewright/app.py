@@ -341,7 +341,7 @@ class Gateway:
         task_router = TaskRouter(backends, sealer, cursors, config.routing, bounds)
         router = Router(backends, fanout, front, task_router, config.routing.separator)
         handle = self._stack(router, backends)
-        dialogue = Dialogue(handle, front, self._chain)
+        dialogue = Dialogue(handle, front, self._chain, config.limits.max_calls_per_session)
         return Built(backends, sessions, handle, dialogue, router, listening, children, adopt)
 
     def _stack(self, router: Router, backends: dict[str, McpBackend]) -> Handler:

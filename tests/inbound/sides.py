@@ -87,6 +87,7 @@ async def listening(
     settings: SessionSettings | None = None,
     keepalive_s: float = 15.0,
     max_queued_messages: int = 256,
+    max_calls: int = 1_000,
 ) -> AsyncIterator[Sides]:
     """Serve until the end."""
     loop = asyncio.get_running_loop()
@@ -98,7 +99,9 @@ async def listening(
         front = front_of_nothing(Background(tasks))
         chain = Chain("here", 8)
         modern_side = ModernSide(handle, keepalive, chain)
-        handshake_side = HandshakeSide(Dialogue(handle, front, chain), sessions, keepalive, max_queued_messages)
+        handshake_side = HandshakeSide(
+            Dialogue(handle, front, chain, max_calls), sessions, keepalive, max_queued_messages
+        )
 
         async def serve(request: HttpRequest, responder: Responder) -> None:
             if request.method == "GET":

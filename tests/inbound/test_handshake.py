@@ -110,6 +110,32 @@ async def test_a_cancellation_stops_its_call_and_no_other() -> None:
         await quiet(sides)
 
 
+async def test_a_session_runs_so_many_calls_at_once() -> None:
+    """Whatever their ids, and with their connections gone: in this era they go on without. One that ends makes room;
+    other sessions do not notice, nor does a ping."""
+    held = Held()
+    async with listening(held, max_calls=2) as sides:
+        client, other = await sides.handshake(), await sides.handshake()
+        for name in ("one", "two"):
+            running = await client.begin(tool(client, name, 1))
+            await held.until(lambda it, name=name: it.calls[-1:] != [] and it.calls[-1].name == name)  # type: ignore[misc]
+            running.close()
+        refused = await client.post(tool(client, "three", 2))
+        assert (refused.status, refused.headers["retry-after"].isdigit()) == (503, True)
+        error = (await refused.last())["error"]
+        assert (error["code"], "limits.max_calls_per_session" in error["message"]) == (-31001, True)
+        assert await client.result("ping") == {}
+        elsewhere = await other.begin(tool(other, "four", 1))
+        await held.until(lambda it: len(it.calls) == 3)
+        await client.tell("notifications/cancelled", {"requestId": 1})
+        await held.until(lambda it: len(it.cancelled) == 2)
+        held.go.set()
+        assert (await elsewhere.last())["result"] == {"done": True}
+        assert (await (await client.post(tool(client, "five", 3))).last())["result"] == {"done": True}
+        assert [session.in_flight for session in sides.sessions._by_id.values()] == [0, 0]
+        await quiet(sides)
+
+
 async def test_a_cancelled_calls_connection_serves_on() -> None:
     """The task of the connection is as good as new after a cancellation."""
     held = Held()

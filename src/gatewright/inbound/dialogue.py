@@ -17,7 +17,7 @@ from msgspec import UNSET
 from typing_extensions import override
 
 from gatewright.call import ANONYMOUS, Call, Client, Failure, Handler, Json, Outcome, Params, Result
-from gatewright.errors import InvalidParams, MethodNotFound
+from gatewright.errors import InvalidParams, MethodNotFound, Overloaded
 from gatewright.inbound.base import BaseReply
 from gatewright.inbound.session import Running, Session, Unanswered, is_loud
 from gatewright.protocol import addressing, bridge, handshake, jsonrpc
@@ -47,7 +47,9 @@ class SessionRules(BaseReply):
         """The call begins: from here on the client can cancel it."""
         self.call = call
         running = self._running = Running(call.task)
-        self._session.calls.setdefault(self._request_id, []).append(running)
+        session = self._session
+        session.in_flight += 1
+        session.calls.setdefault(self._request_id, []).append(running)
 
     @override
     def cancelled(self, error: asyncio.CancelledError) -> None:
@@ -68,7 +70,9 @@ class SessionRules(BaseReply):
         self._is_asking = call.open_asks > 0
         if running.is_cancelled:
             running.task.uncancel()  # the cancel was lost on the way: the task serves other requests after this one
-        calls = self._session.calls
+        session = self._session
+        session.in_flight -= 1
+        calls = session.calls
         alike = calls[self._request_id]
         alike.remove(running)
         if not alike:
@@ -114,9 +118,11 @@ class SessionRules(BaseReply):
 class Dialogue:
     """Serves what clients say in their sessions."""
 
-    def __init__(self, handle: Handler, front: Front, chain: Chain) -> None:
+    def __init__(self, handle: Handler, front: Front, chain: Chain, max_calls: int = 1_000) -> None:
+        """`max_calls`: that one session may have running."""
         self._handle = handle
         self._front = front
+        self._max_calls = max_calls
         self.chain: Final = chain
         """The gateway's place in chains of gateways."""
 
@@ -148,6 +154,8 @@ class Dialogue:
         row = METHODS.get(method)
         if row is not None and not row.is_handshake:
             raise MethodNotFound(f"Method not found: {method}")
+        if session.in_flight >= self._max_calls:
+            raise Overloaded(f"{self._max_calls} calls of this session run already (limits.max_calls_per_session)")
         call = Call(
             method=method,
             row=row,

@@ -108,6 +108,7 @@ class Session:
         "client",
         "elsewhere",
         "id",
+        "in_flight",
         "last_active_at",
         "notices",
         "ref",
@@ -144,6 +145,8 @@ class Session:
         self.state = State.NEW
         self.streams: list[Standing] = []
         self.calls: dict[Id, list[Running]] = {}
+        self.in_flight = 0
+        """How many they are."""
         self.last_active_at = loop.time()
         self.notices = 0
         """Notifications of the client on their way to its backends."""

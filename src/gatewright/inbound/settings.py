@@ -109,6 +109,9 @@ class Limits:
     """A comment line is sent on a silent event stream this often; proxies drop silence after 30 to 60 s."""
     max_queued_messages: Annotated[int, Ge(1), Le(65_536)] = 256
     """Notifications waiting for one slow reader of a stream before the producer waits."""
+    max_calls_per_session: Annotated[int, Ge(1), Le(1_000_000)] = 1_000
+    """Calls that one handshake session may have running; the next one is answered 503. A host runs some ten, and its
+    calls go on when their connections are closed, so nothing else bounds them."""
     max_hops: Annotated[int, Ge(1), Le(32)] = 8
     """Gateways that a request may pass in a row, this one among them. A circle of replicas that do not know each other
     by one `gateway_id` ends here too."""
