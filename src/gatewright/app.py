@@ -27,10 +27,13 @@ from starlette.applications import Starlette
 from gatewright.admin.api import admin_app
 from gatewright.admin.hosts import Guarded, Hosts
 from gatewright.admin.listener import AdminListener
-from gatewright.backend.backend import McpBackend
+from gatewright.backend.backend import Company, McpBackend
 from gatewright.backend.base import Connector
+from gatewright.backend.carriers import Carriers
+from gatewright.backend.heirs import Heirs
 from gatewright.backend.homes import Homes
 from gatewright.backend.http import HttpConnector
+from gatewright.backend.places import ParkingPlaces
 from gatewright.backend.python import PythonConnector
 from gatewright.backend.relay import RelayHost
 from gatewright.backend.retries import RetryHost
@@ -78,7 +81,7 @@ from gatewright.routing.listings import Listings
 from gatewright.routing.router import Router
 from gatewright.routing.tasks import TaskRouter
 from gatewright.secret import Secret
-from gatewright.stores.base import Store
+from gatewright.stores.base import Share, Store
 from gatewright.stores.keys import SharedSecret, derived
 from gatewright.stores.post import BEAT_S, Post
 from gatewright.telemetry.board import Board
@@ -320,14 +323,19 @@ class Gateway:
             connector = _connector(name, settled, tasks)
             if isinstance(connector, StdioConnector):
                 children[name] = connector
-            homes = None if elsewhere is None else Homes(name, connector, elsewhere, elsewhere.post)
             backends[name] = McpBackend(
-                name, settled, connector, sessions, background, changes, sealer, chain=self._chain.own, homes=homes
+                name,
+                settled,
+                connector,
+                sessions,
+                background,
+                changes,
+                sealer,
+                chain=self._chain.own,
+                company=None if elsewhere is None else _company(name, settled, connector, elsewhere),
             )
         if elsewhere is not None:
-            faces = {name: backend.face for name, backend in backends.items()}
-            elsewhere.host = RelayHost(faces, elsewhere.member, elsewhere.post, background)
-            RetryHost(backends, elsewhere.post)
+            _serve_others(elsewhere, backends, background, config.store.dead_after_s)
         bounds = _slowest(config)
         cursors = Cursors(derived(self._secret.value, "cursors"))
 
@@ -422,6 +430,23 @@ def _settled(settings: BackendSettings) -> BackendSettings:
     if settings.transport == "stdio":
         return replace(settings, env={CHILD_VARIABLE: Secret("1"), **settings.env})
     return replace(settings, era=http_sse.ERA) if settings.transport == "sse" else settings
+
+
+def _company(name: str, settings: BackendSettings, connector: Connector, elsewhere: Elsewhere) -> Company:
+    """What a backend shares with those of other replicas."""
+    post, most = elsewhere.post, Share(settings.max_parked_per_caller, settings.max_parked)
+    places = ParkingPlaces(name, elsewhere.store, most, lambda: len(post.alive))
+    return Company(Homes(name, connector, elsewhere, post), places, Carriers(name, elsewhere, post))
+
+
+def _serve_others(
+    elsewhere: Elsewhere, backends: dict[str, McpBackend], background: Background, dead_after_s: float
+) -> None:
+    """Carry out here what other replicas ask for, and what dead ones did."""
+    faces = {name: backend.face for name, backend in backends.items()}
+    elsewhere.host = RelayHost(faces, elsewhere.member, elsewhere.post, background)
+    RetryHost(backends, elsewhere.post)
+    elsewhere.heirs = Heirs(backends, elsewhere, elsewhere.post, background, dead_after_s)
 
 
 def _room(config: Config) -> Places:

@@ -10,12 +10,15 @@ import pytest
 from msgspec import Raw, structs
 
 from gatewright.backend.parking import Limits, Parked, Parking
+from gatewright.backend.places import ParkingPlaces
 from gatewright.background import Background
 from gatewright.call import ANONYMOUS, Call, Caller, Client, Failure, InputRequired, Json, Outcome, Params, Result
 from gatewright.errors import BackendUnavailable, GatewayError, InvalidParams, MissingCapability, Overloaded
 from gatewright.protocol.methods import METHODS
 from gatewright.protocol.revisions import MODERN_2026_07_28
 from gatewright.protocol.sealed import KEY_BYTES, Sealer
+from gatewright.stores.base import Share
+from gatewright.stores.memory import MemoryStore, Shelf
 
 pytestmark = pytest.mark.anyio
 FORM = b'{"message":"Who?","requestedSchema":{"type":"object"}}'
@@ -47,9 +50,9 @@ class Ear:
 class Lot:
     """A parking with a backend behind it that does `body`, and what that backend has seen."""
 
-    def __init__(self, tasks: asyncio.TaskGroup, limits: Limits, sealer: Sealer) -> None:
+    def __init__(self, tasks: asyncio.TaskGroup, limits: Limits, sealer: Sealer, places: ParkingPlaces | None) -> None:
         self.background = Background(tasks)
-        self.parking = Parking("box", sealer, limits, self.background)
+        self.parking = Parking("box", sealer, limits, self.background, places=places)
         self.calls: list[Params] = []
         self.cancelled = asyncio.Event()
         self.answers: list[Result | Failure] = []
@@ -88,10 +91,12 @@ class Lot:
 
 
 @asynccontextmanager
-async def a_lot(limits: Limits | None = None, sealer: Sealer | None = None) -> AsyncIterator[Lot]:
+async def a_lot(
+    limits: Limits | None = None, sealer: Sealer | None = None, places: ParkingPlaces | None = None
+) -> AsyncIterator[Lot]:
     """A parking; what still runs at the end is cancelled, and nothing may be left in it."""
     async with asyncio.TaskGroup() as tasks:
-        lot = Lot(tasks, limits or Limits(), sealer or Sealer([bytes(KEY_BYTES)]))
+        lot = Lot(tasks, limits or Limits(), sealer or Sealer([bytes(KEY_BYTES)]), places)
         yield lot
         lot.parking.close()
         assert len(lot.parking) == 0
@@ -507,6 +512,74 @@ async def test_one_caller_does_not_take_anothers_share() -> None:
 
         asked(await lot.make(a_call(caller=Caller("ada")), body))
         asked(await lot.make(a_call(caller=Caller("alan")), body))
+
+
+class SlowStore:
+    """One that takes its time."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        self._store = store
+        self.is_asked, self.may_answer = asyncio.Event(), asyncio.Event()
+
+    async def admit(self, what: str, caller: str, own: Share, most: Share) -> bool:
+        """See ShareStore.admit."""
+        self.is_asked.set()
+        await self.may_answer.wait()
+        return await self._store.admit(what, caller, own, most)
+
+    def hold(self, what: str, caller: str, own: Share) -> None:
+        """See ShareStore.hold."""
+        self._store.hold(what, caller, own)
+
+
+def sharing(shelf: Shelf, replica: str, most: Share) -> ParkingPlaces:
+    """What a replica knows of the places of all."""
+    return ParkingPlaces("box", MemoryStore(shelf, replica), most, lambda: 2)
+
+
+async def test_parked_calls_are_bounded_over_all_replicas() -> None:
+    """A call that asks when all places are taken is refused and cancelled; one that asks nothing needs none; a place
+    is held through all rounds and free when its call has ended."""
+    shelf, most = Shelf(), Share(1, 10)
+    async with a_lot(places=sharing(shelf, "a", most)) as lot, a_lot(places=sharing(shelf, "b", most)) as other:
+
+        async def body(reply: Parked) -> Outcome:
+            await lot.ask(reply)
+            await lot.ask(reply)
+            return DONE
+
+        async def quiet(_: Parked) -> Outcome:
+            return DONE
+
+        one = answered(*asked(await lot.make(a_call(), body)))
+        assert "on all replicas" in (await refused(other.make(a_call(), body))).message
+        await asyncio.wait_for(other.cancelled.wait(), 5)
+        assert len(other.parking) == 0
+        assert await other.make(a_call(), quiet) is DONE
+        asked(await other.make(a_call(caller=Caller("alan")), body))
+        two = answered(*asked(await lot.make(a_call(**one), body)))
+        assert isinstance(await refused(other.make(a_call(), body)), Overloaded)
+        assert await lot.make(a_call(**two), body) is DONE
+        asked(await other.make(a_call(), body))
+
+
+async def test_a_call_that_ends_while_its_place_is_sought_leaves_none() -> None:
+    """Its gateway closes; the place is another's."""
+    shelf, most = Shelf(), Share(1, 1)
+    slow = SlowStore(MemoryStore(shelf, "a"))
+    async with a_lot(places=ParkingPlaces("box", slow, most, lambda: 2)) as lot:
+
+        async def body(reply: Parked) -> Outcome:
+            return await lot.ask(reply)
+
+        async def close() -> None:
+            await slow.is_asked.wait()
+            lot.parking.close()
+            slow.may_answer.set()
+
+        lot.background(close())
+        await refused(lot.make(a_call(), body))
+        assert await sharing(shelf, "b", most).take("ada")
 
 
 async def test_a_client_is_asked_only_what_it_can_answer() -> None:

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from msgspec import Raw
 
 from backend.mcp_server import Outlets, Replies, Told, call_of, handshake_client
 from backend.raw_server import until
@@ -16,7 +17,7 @@ from gatewright.backend.base import Request, Sink
 from gatewright.backend.sinks import MAX_ASKS, CallSink, Ear, SessionSink, answer
 from gatewright.backend.tasks import Tasks
 from gatewright.background import Background
-from gatewright.call import ANONYMOUS, Failure, Json, Params, Result
+from gatewright.call import ANONYMOUS, Call, Failure, Json, Params, Result
 from gatewright.errors import BackendGarbage, MissingCapability
 from gatewright.protocol import jsonrpc
 from gatewright.protocol.sealed import Sealer
@@ -112,7 +113,14 @@ async def test_what_belongs_to_a_task_says_so_by_the_clients_id() -> None:
 async def test_a_task_reports_progress_after_its_call() -> None:
     """On the session's own stream or another call's, under the token of the call that made it; in its session only."""
     tasks = Tasks("b", Sealer([b"k" * 32]))
-    tasks._tokens[7] = ("c1", jsonrpc.raw("first"))
+    told: list[Raw | None] = []
+
+    async def exchange(call: Call, params: Params, sink: object, token: int, progress: Raw | None) -> Result | Failure:
+        told.append(progress)
+        return Result(b'{"task":{"taskId":"1"}}')
+
+    maker = call_of(handshake_client("c1"), task={}, _meta={"progressToken": "first"})
+    await tasks.carry(exchange, maker, maker.params, None, 7)  # type: ignore[arg-type] # nothing is said meanwhile
     async with playing() as scene:
         scene.outlets["c2"] = Replies()
         call = call_of(handshake_client("c1"), reply=scene.reply)
@@ -125,7 +133,9 @@ async def test_a_task_reports_progress_after_its_call() -> None:
         ]
         scene.outlets["c1"] = scene.reply
         for sink in sinks:
-            await sink.notified("notifications/progress", params(progressToken=7, progress=1))
+            await sink.notified(
+                "notifications/progress", params(progressToken=json.loads(bytes(told[0] or b"")), progress=1)
+            )
         assert scene.reply.notes == [("notifications/progress", {"progressToken": "first", "progress": 1})] * 2
         assert not scene.outlets["c2"].notes  # type: ignore[attr-defined]
 

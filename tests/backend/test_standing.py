@@ -24,23 +24,24 @@ class Backend:
     def __init__(self, uris: set[str], *, is_there: bool = True) -> None:
         self.uris = uris
         self.is_there = is_there
-        self.announced: list[Heard] = []
+        self.announced: list[tuple[Wants, Heard]] = []
 
     async def listen(self, wants: Wants, acknowledged: Callable[[Wants], None], announced: Heard) -> None:
         """See Upstream.listen."""
         if not self.is_there:
             raise BackendUnavailable("not there")
         acknowledged(Wants(wants.lists & {TOOLS}, wants.uris & self.uris))
-        self.announced.append(announced)
+        self.announced.append((wants, announced))
         try:
             await asyncio.get_running_loop().create_future()
         finally:
-            self.announced.remove(announced)
+            self.announced.remove((wants, announced))
 
     def say(self, method: str, params: dict[str, Raw] | None = None) -> None:
-        """Announce on every stream."""
-        for announced in list(self.announced):
-            announced(method, params or {})
+        """Announce on every stream that is for it."""
+        for wants, announced in list(self.announced):
+            if bool(wants.uris) == (method == UPDATED):
+                announced(method, params or {})
 
 
 class Session:
@@ -115,7 +116,7 @@ async def test_an_unsubscribed_resource_is_heard_no_more() -> None:
     async with standing(backend, {"s": session}) as (stand, feed):
         await stand.subscribe("s", "a:1", feed)
         await stand.subscribe("s", "a:2", feed)
-        assert stand.unsubscribe("s", "a:1") == stand.unsubscribe("s", "never") == Result(b"{}")
+        assert await stand.unsubscribe("s", "a:1") == await stand.unsubscribe("s", "never") == Result(b"{}")
         backend.say(UPDATED, {"uri": Raw(b'"a:1"')})
         backend.say(UPDATED, {"uri": Raw(b'"a:2"')})
         assert await heard(session) == (UPDATED, b'{"uri":"a:2"}')

@@ -43,10 +43,14 @@ def answer_of(outcome: Outcome) -> Any:
     return json.loads(bytes(outcome.value))
 
 
-async def asking_for_a_task(tasks: Tasks, answer: Result | Failure, **meta: Any) -> Result | Failure:
-    """What a call comes to that carries `task`, the backend answering that."""
+async def asking_for_a_task(
+    tasks: Tasks, answer: Result | Failure, told: list[Raw | None] | None = None, **meta: Any
+) -> Result | Failure:
+    """What a call comes to that carries `task`, the backend answering that; `told` gets the progress token of it."""
 
-    async def exchange(call: Call, params: Params, sink: object, token: int) -> Result | Failure:
+    async def exchange(call: Call, params: Params, sink: object, token: int, progress: Raw | None) -> Result | Failure:
+        if told is not None:
+            told.append(progress)
         return answer
 
     call = call_of(handshake_client("c1"), task={}, **({"_meta": meta} if meta else {}))
@@ -106,7 +110,8 @@ async def test_a_call_that_became_no_task_ends_as_any_other(answer: Result | Fai
     """A backend may ignore what asks for one; nothing of it stays."""
     tasks = ant()
     assert await asking_for_a_task(tasks, answer, **meta) is answer
-    assert tasks.progress_of("c1", Raw(b"7")) is None
+    assert tasks.is_owned(ANONYMOUS, "1")
+    assert not tasks._owners
 
 
 @pytest.mark.parametrize("task", [None, 5, {}, {"taskId": 5}])
@@ -117,13 +122,17 @@ async def test_an_odd_task_is_passed_as_it_is(task: object) -> None:
 
 
 async def test_progress_goes_on_under_the_clients_token_in_its_own_session() -> None:
-    """It outlives the call (basic/utilities/tasks, Task Progress Notifications)."""
-    tasks = ant()
-    await asking_for_a_task(tasks, Result(b'{"task":{"taskId":"1"}}'), progressToken="mine")
-    assert bytes(tasks.progress_of("c1", Raw(b"7")) or b"") == b'"mine"'
-    for session, token in (("c2", b"7"), ("c1", b"8"), ("c1", b'"7"'), ("c1", b"null"), ("", b"7")):
-        assert tasks.progress_of(session, Raw(token)) is None
-    assert tasks.progress_of("c1", None) is None
+    """It outlives the call (basic/utilities/tasks, Task Progress Notifications), and the replica that made it."""
+    told: list[Raw | None] = []
+    await asking_for_a_task(ant(), Result(b'{"task":{"taskId":"1"}}'), told, progressToken="mine")
+    (token,) = told
+    assert token is not None
+    elsewhere = ant()
+    assert bytes(elsewhere.progress_of("c1", token) or b"") == b'"mine"'
+    for session, wrong in (("c2", token), ("", token), *(("c1", Raw(one)) for one in (b"7", b'"7"', b"null", b'"'))):
+        assert elsewhere.progress_of(session, wrong) is None
+    assert Tasks("bee", SEALER).progress_of("c1", token) is None
+    assert elsewhere.progress_of("c1", None) is None
 
 
 async def test_what_is_remembered_is_bounded() -> None:

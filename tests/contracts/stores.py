@@ -15,7 +15,7 @@ from typing import TypeAlias
 import pytest
 
 from gatewright.call import ANONYMOUS, Caller
-from gatewright.stores.base import Found, Record, Replayed, Store, reference
+from gatewright.stores.base import Found, Record, Replayed, Share, Store, reference
 
 OpenStores: TypeAlias = Callable[..., AbstractAsyncContextManager[Sequence[Store]]]
 RECORD = Record("2025-11-25", b'{"name":"n"}', b'{"roots":{}}', 12.5, "", {"k": "v"})
@@ -136,6 +136,24 @@ class StoreContract:
             assert await stores[0].claim(REF, "other", b"\0\xff", None) == b"\0\xff"
             assert await stores[0].claim("nobody", "box", b"c", None) is None
 
+    async def test_claims_are_listed_and_taken_back(self, open_stores: OpenStores) -> None:
+        """All of a session and of no other; only the claim that stands is taken back."""
+        async with open_stores("a", "b") as (a, b):
+            await a.create(REF, RECORD)
+            await a.create("other", RECORD)
+            await a.set_log_level(REF, "error")
+            await a.claim(REF, "box", b"one", None)
+            await a.claim(REF, "box c:note://\u00e9 x", b"a", None)
+            await a.claim("other", "box", b"two", None)
+            assert await b.claims(REF) == {"box": b"one", "box c:note://\u00e9 x": b"a"}
+            await b.unclaim(REF, "box c:note://\u00e9 x", b"b")
+            await b.unclaim(REF, "box", b"one")
+            await b.unclaim("nobody", "box", b"one")
+            assert await b.claims(REF) == {"box c:note://\u00e9 x": b"a"}
+            assert await b.claim(REF, "box", b"three", None) == b"three"
+            await b.end(REF)
+            assert await a.claims(REF) == {}
+
     async def test_events_are_replayed_by_stream(self, open_stores: OpenStores) -> None:
         """In order, with what the stream was opened with and where it ended; another stream's are not among them."""
         async with open_stores("a", "b") as (a, b):
@@ -241,6 +259,62 @@ class StoreContract:
             assert len(set(told)) == 1
             assert told[0] in fresh
             assert await stores[0].secret("others", b"x") == b"x"
+
+    async def test_shares_are_bounded_over_all_replicas(self, open_stores: OpenStores) -> None:
+        """Of one caller and in all; what one lets go another may take; what is not the same thing is not counted."""
+        async with open_stores("a", "b") as (a, b):
+            most = Share(2, 3)
+            assert await a.admit("parked", "ada", Share(1, 1), most)
+            assert await b.admit("parked", "ada", Share(1, 1), most)
+            assert not await b.admit("parked", "ada", Share(2, 2), most)
+            assert await b.admit("parked", "alan", Share(1, 2), most)
+            assert not await a.admit("parked", "grace", Share(1, 2), most)
+            assert await a.admit("other", "grace", Share(1, 1), most)
+            b.hold("parked", "ada", Share(0, 1))
+            await settled(b)
+            assert await a.admit("parked", "ada", Share(2, 2), most)
+            assert not await b.admit("parked", "ada", Share(1, 2), most)
+            b.hold("parked", "ada", Share(1, 2))  # what is said stands, whatever there is
+            await settled(b)
+            assert not await a.admit("parked", "grace", Share(1, 3), most)
+
+    async def test_no_more_are_admitted_however_many_ask_at_once(self, open_stores: OpenStores) -> None:
+        """As many as there may be, exactly."""
+        async with open_stores("a", "b", "c") as stores:
+
+            async def ask(store: Store) -> int:
+                held = 0
+                for _ in range(30):
+                    held += await store.admit("parked", "ada", Share(held + 1, held + 1), Share(40, 1_000))
+                return held
+
+            assert sum(await asyncio.gather(*(ask(store) for store in stores))) == 40
+
+    async def test_what_a_dead_replica_held_is_free(self, open_stores: OpenStores) -> None:
+        """One that says it again in time is believed on; one that says it again later is counted again."""
+        async with open_stores("a", "b", "c", dead_after_s=2.0) as (a, b, c):
+            most, own = Share(2, 2), Share(1, 1)
+            assert await a.admit("parked", "ada", own, most)
+            assert await b.admit("parked", "ada", own, most)
+            is_admitted = False
+            async with asyncio.timeout(BOUND_S):
+                while not is_admitted:
+                    await asyncio.sleep(0.1)
+                    b.hold("parked", "ada", own)
+                    is_admitted = await c.admit("parked", "ada", own, most)
+            assert not await a.admit("parked", "ada", own, most)
+            a.hold("parked", "ada", own)
+            c.hold("parked", "ada", Share(0, 0))
+            await settled(a, c)
+            assert not await c.admit("parked", "ada", own, most)
+
+    @pytest.mark.parametrize("odd", ODD, ids=ascii)
+    async def test_odd_callers_are_callers(self, open_stores: OpenStores, odd: str) -> None:
+        """Nobody else's share is theirs."""
+        async with open_stores("a", "b") as (a, b):
+            assert await a.admit("parked x", odd, Share(1, 1), Share(1, 9))
+            assert not await b.admit("parked x", odd, Share(1, 1), Share(1, 9))
+            assert await b.admit("parked x", odd + "x", Share(1, 1), Share(1, 9))
 
     @pytest.mark.parametrize("odd", ODD, ids=ascii)
     async def test_odd_names_are_names(self, open_stores: OpenStores, odd: str) -> None:

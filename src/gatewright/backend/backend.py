@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar, final
 from weakref import WeakValueDictionary
 
+import msgspec
 import structlog
 from msgspec import Raw
 
@@ -43,6 +44,8 @@ from gatewright.protocol import addressing, bridge, jsonrpc, questions, tasks
 from gatewright.protocol.revisions import Era
 
 if TYPE_CHECKING:
+    from gatewright.backend.carriers import Carriers
+    from gatewright.backend.places import ParkingPlaces
     from gatewright.backend.settings import BackendSettings
     from gatewright.backend.sinks import Changes, Outlets
     from gatewright.background import Background
@@ -54,6 +57,15 @@ OWN_REFUSALS: Final = MODERN_ERRORS | {-32601, -32602, -32603}
 """Errors that a modern server answers with an HTTP status of 400 or 404."""
 log = structlog.get_logger("gatewright.backend")
 T = TypeVar("T")
+
+
+@final
+class Company(msgspec.Struct, frozen=True):
+    """What a backend shares with those of other replicas."""
+
+    homes: Homes
+    places: ParkingPlaces
+    carriers: Carriers
 
 
 @final
@@ -72,13 +84,14 @@ class McpBackend:
         *,
         chain: str = "",
         probe_s: float = PROBE_S,
-        homes: Homes | None = None,
+        company: Company | None = None,
     ) -> None:
         self.name = name
         self.bounds = settings
         self.annotations = Annotations(name)
         self._settings = settings
         self._connector = connector
+        homes = None if company is None else company.homes
         ids = itertools.count(1 if homes is None else homes.first_id())
         self._own = own_client(GATEWAY_INFO, chain=chain)
         forced = None if settings.era == "auto" else settings.era
@@ -100,10 +113,11 @@ class McpBackend:
         self.speaks: Final = self._eras.speaks
         """Which eras it is known to speak."""
         bounds = Limits(settings.max_parked, settings.max_parked_per_caller, settings.parked_s)
-        self._parking = Parking(name, sealer, bounds, background, None if homes is None else homes.post)
+        places = None if company is None else company.places
+        self._parking = Parking(name, sealer, bounds, background, None if homes is None else homes.post, places)
         self.feed: Final = Feed(name, self, background)
         self._feeds: WeakValueDictionary[str, Feed] = WeakValueDictionary()
-        self._standing = Standing(outlets, background)
+        self._standing = Standing(outlets, background, None if company is None else company.carriers)
         self._background = background
         self._learning = asyncio.Lock()
 
@@ -152,7 +166,7 @@ class McpBackend:
         if call.method == "resources/subscribe":
             return await self._standing.subscribe(session, uri, self._shared_feed(call.client))
         if call.method == "resources/unsubscribe":
-            return self._standing.unsubscribe(session, uri)
+            return await self._standing.unsubscribe(session, uri)
         if call.method != "logging/setLevel":
             raise MethodNotFound(
                 f"{self.name} speaks the modern era, which has no {call.method} (SEP-2663, Backward Compatibility)"
@@ -293,7 +307,27 @@ class McpBackend:
 
     def leave(self, client_session: str) -> bool:
         """Forget a client session that goes on elsewhere. False when something of it is only here."""
-        return not self._standing.holds(client_session) and self._handshake.leave(client_session)
+        if self._standing.holds(client_session) or not self._handshake.leave(client_session):
+            return False
+        self._standing.forget(client_session)
+        return True
+
+    @property
+    def is_stood_in(self) -> bool:
+        """See heirs.Carrying: unless it is known to speak the clients' own era."""
+        return not self.speaks["handshake"]
+
+    async def inherit(self, client: Client, key: str, since: float) -> None:
+        """See Standing.inherit."""
+        await self._standing.inherit(client.session, key, self._shared_feed(client), since)
+
+    async def let_go(self, session: str, key: str) -> None:
+        """See Standing.let_go."""
+        await self._standing.let_go(session, key)
+
+    async def recheck(self) -> None:
+        """See Standing.recheck."""
+        await self._standing.recheck()
 
     async def aclose(self) -> None:
         """Close everything towards the backend."""

@@ -94,6 +94,8 @@ class Feed:
         self._resources = Stream(self)
         self._tasks = Stream(self)
         self._is_settling = False
+        self._said: dict[str, float] = {}
+        """When list changes were last announced: loop time by method."""
 
     async def join(self, wants: Wants, heard: Heard) -> Listener:
         """Listen. The listener's `wants` are what the backend agreed to. Raises BackendError when it cannot be had."""
@@ -131,10 +133,21 @@ class Feed:
 
     def announce(self, method: str, params: Params) -> None:
         """Tell the listeners."""
+        if method in LISTEN_FIELDS:
+            self._said[method] = asyncio.get_running_loop().time()
         uri = _text(params, "uri") if method == RESOURCE_UPDATED else None
         task = _text(params, "taskId") if method == NOTICE else None
         for listener in list(self._listeners):
             listener.hear(method, params, uri, task)
+
+    def missed(self, agreed: Wants, since: float) -> Wants:
+        """Of what was agreed to, what may have changed since then (loop time), for all that is known here: of lists
+        only those that were announced, if this feed has heard everything from then on."""
+        heard_from = self._lists.open_from
+        if heard_from is None or heard_from > since:
+            return agreed
+        said = frozenset(method for method in agreed.lists if self._said.get(method, since) > since)
+        return Wants(said, agreed.uris, agreed.tasks)
 
     def hold(self, stream: Stream, held: Held) -> asyncio.Task[None] | None:
         """Keep an upstream stream open in the background."""
@@ -212,6 +225,8 @@ class Stream:
     def __init__(self, feed: Feed) -> None:
         self._feed = feed
         self._newest: Held | None = None
+        self.open_from: float | None = None
+        """From when on all that is announced is heard, or told as a gap: loop time, None while it is closed."""
 
     @property
     def wants(self) -> Wants:
@@ -237,6 +252,8 @@ class Stream:
     def succeed(self, held: Held, agreed: Wants) -> None:
         """The backend agreed: what this one takes over from is closed."""
         held.ready.set_result(agreed)
+        if self.open_from is None:
+            self.open_from = asyncio.get_running_loop().time()
         old, held.predecessor = held.predecessor, None
         while old is not None:
             if not old.ready.done():
@@ -260,6 +277,7 @@ class Stream:
     def close(self) -> None:
         """Nobody listens any more."""
         held, self._newest = self._newest, None
+        self.open_from = None
         while held is not None:
             if not held.ready.done():
                 held.ready.set_result(Wants())

@@ -90,10 +90,12 @@ class BackendSession:
             self._subscribing = asyncio.Lock()
         return self._subscribing
 
-    def exchange(self, call: Call, params: Params, sink: CallSink, token: int) -> Awaitable[Result | Failure]:
-        """One call in this session, under that id and progress token."""
+    def exchange(
+        self, call: Call, params: Params, sink: CallSink, token: int, progress: msgspec.Raw | None = None
+    ) -> Awaitable[Result | Failure]:
+        """One call in this session, under that id, which is its progress token unless there is another one."""
         row = call.row
-        carried = bridge.handshake_params(params, call.meta, token)
+        carried = bridge.handshake_params(params, call.meta, token if progress is None else progress)
         request = Request(token, call.method, carried, b"", row is not None and row.is_retry_safe)
         return self.link.exchange(request, sink)
 

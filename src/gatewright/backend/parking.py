@@ -28,6 +28,7 @@ from gatewright.protocol.modern import PROGRESS_KEY
 from gatewright.protocol.questions import Question
 
 if TYPE_CHECKING:
+    from gatewright.backend.places import ParkingPlaces
     from gatewright.background import Background
     from gatewright.protocol.sealed import Sealer
     from gatewright.stores.post import Post
@@ -39,7 +40,8 @@ ANEW: Final = 0
 UNANSWERED: Final = Failure(-32603, "the client did not answer")
 """What a backend is told whose question was open when the call ended."""
 SWEEP_S: Final = 1.0
-"""How often expired calls are looked for."""
+"""How often expired calls are looked for, and other replicas told how many wait here."""
+FULL: Final = "too many calls wait for answers"
 log = structlog.get_logger("gatewright.parking")
 
 Carry = Callable[[Call], Awaitable[Outcome]]
@@ -74,8 +76,8 @@ _write_state: Final = msgspec.msgpack.Encoder().encode
 class Parked:
     """One call that may ask, and the client's request that stands for it at the moment. It is that call's `Reply`."""
 
-    __slots__ = ("_answers", "_asked", "_numbers", "_waiting", "call", "current", "expires_at", "id", "outcome",
-                 "task", "turn")  # fmt: skip
+    __slots__ = ("_answers", "_asked", "_numbers", "_waiting", "call", "current", "expires_at", "has_place", "id",
+                 "outcome", "task", "turn")  # fmt: skip
 
     def __init__(self, call: Call, number: int) -> None:
         self.id = number
@@ -83,6 +85,8 @@ class Parked:
         self.current: Call | None = call
         self.turn = 0
         self.expires_at = 0.0
+        self.has_place = False
+        """It is counted among the parked calls of all replicas."""
         self.task: asyncio.Task[None] | None = None
         self.outcome: Outcome | GatewayError | None = None
         self._asked: dict[str, Question] = {}
@@ -141,6 +145,11 @@ class Parked:
             if not waiting.done():
                 waiting.set_result(UNANSWERED)
 
+    @property
+    def open(self) -> dict[str, Question]:
+        """The questions that are open now."""
+        return dict(self._asked) if self.outcome is None else {}
+
     async def next(self) -> dict[str, Question]:
         """Wait until the call is over or asks something. Returns the open questions, none when it is over."""
         while self.outcome is None:
@@ -163,10 +172,18 @@ class Parking:
     """The parked calls of one backend."""
 
     def __init__(
-        self, backend: str, sealer: Sealer, limits: Limits, background: Background, post: Post | None = None
+        self,
+        backend: str,
+        sealer: Sealer,
+        limits: Limits,
+        background: Background,
+        post: Post | None = None,
+        places: ParkingPlaces | None = None,
     ) -> None:
         self._post = post
         """The way to calls that wait on other replicas; None where there are none."""
+        self._places = places
+        """What `limits` allow to all replicas together; None where there is but one."""
         self._replica = "" if post is None else post.replica
         self._backend = backend
         self._sealer = sealer
@@ -192,6 +209,9 @@ class Parking:
         parked.current = call
         try:
             asked = await parked.next()
+            if asked and self._places is not None and not parked.has_place:
+                await self._place(parked, self._places)
+                asked = parked.open or await parked.next()  # it may have gone on meanwhile
             _check_askable(call, asked)
         except BaseException:  # the client left: in its era that is the cancel
             self._end(parked)
@@ -220,7 +240,7 @@ class Parking:
     def _begin(self, call: Call, carry: Carry) -> Parked:
         mine = self._by_caller[call.caller.subject]
         if len(self._parked) >= self._limits.max_parked or mine >= self._limits.max_per_caller:
-            raise Overloaded("too many calls wait for answers")
+            raise Overloaded(FULL)
         parked = Parked(call, next(self._numbers))
         # What the caller sent stays its own; the carried call answers to the parked one.
         carried = msgspec.structs.replace(call, reply=parked, params=questions.fresh(call.params))
@@ -231,6 +251,17 @@ class Parking:
         self._by_caller[call.caller.subject] += 1
         parked.expires_at = float("inf")
         return parked
+
+    async def _place(self, parked: Parked, places: ParkingPlaces) -> None:
+        """Count the call among those of all replicas. Raises Overloaded when there are too many: it has begun by then,
+        but only here it shows which calls ask, and the others must not pay for a question to the store."""
+        subject = parked.call.caller.subject
+        if not await places.take(subject):
+            raise Overloaded(f"{FULL} on all replicas; this one had begun and is cancelled")
+        if parked.id in self._parked:
+            parked.has_place = True
+        else:  # it ended meanwhile
+            places.leave(subject)
 
     async def _run(self, parked: Parked, carry: Carry, call: Call) -> None:
         outcome: Outcome | GatewayError = GatewayError("the call broke off inside the gateway")
@@ -294,6 +325,8 @@ class Parking:
             self._by_caller[subject] -= 1
             if not self._by_caller[subject]:
                 del self._by_caller[subject]
+            if parked.has_place and self._places is not None:
+                self._places.leave(subject)
         parked.finish(GatewayError("the call has ended"))
         if parked.task is not None and not parked.task.done():
             parked.task.cancel()
@@ -303,6 +336,8 @@ class Parking:
         for parked in [parked for parked in self._parked.values() if parked.expires_at <= now]:
             log.info("parked call expired", backend=self._backend, method=parked.call.method)
             self._end(parked)
+        if self._places is not None:
+            self._places.restate()
         self._timer = loop.call_later(SWEEP_S, self._sweep, loop) if self._parked else None
 
 

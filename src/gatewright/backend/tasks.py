@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar, final
+from typing import TYPE_CHECKING, Final, TypeAlias, final
 
+import msgspec
 import structlog
 
 from gatewright.call import ANONYMOUS, Call, Caller, Failure, Json, Outcome, Params, Reply, Result
 from gatewright.errors import BackendGarbage, ProtocolError
-from gatewright.protocol import jsonrpc, tasks
+from gatewright.protocol import jsonrpc, sealed, tasks
 from gatewright.protocol.modern import PROGRESS_KEY
 from gatewright.protocol.tasks import Task
 
@@ -27,11 +28,11 @@ if TYPE_CHECKING:
     from gatewright.protocol.sealed import Sealer
 
 MAX_KEPT: Final = 10_000
-"""Owners and progress tokens of tasks that one backend's are remembered for: about 3 MB."""
-Exchange: TypeAlias = "Callable[[Call, Params, CallSink, int], Awaitable[Result | Failure]]"
-"""One call to the backend, under that progress token."""
-K = TypeVar("K")
-V = TypeVar("V")
+"""Tasks of one backend whose owners are remembered: about 1.5 MB."""
+Exchange: TypeAlias = "Callable[[Call, Params, CallSink, int, Raw | None], Awaitable[Result | Failure]]"
+"""One call to the backend, under that id, and that progress token if it is not the id."""
+_PROGRESS: Final = "progress"
+_decode_text: Final = msgspec.json.Decoder(str).decode
 log = structlog.get_logger("gatewright.tasks")
 
 
@@ -44,9 +45,6 @@ class Tasks:
         self._sealer = sealer
         self._owners: OrderedDict[str, str] = OrderedDict()
         """Whose a task of 2025-11-25 is, by the backend's own id: a list of tasks says nothing of it."""
-        self._tokens: OrderedDict[int, tuple[str, Raw]] = OrderedDict()
-        """The client session and its progress token, by the token of this hop: it outlives the call that made a task
-        (basic/utilities/tasks, "Task Progress Notifications")."""
 
     def shown(self, caller: Caller, era: Era, own: str) -> str:
         """The id under which a caller knows a task."""
@@ -82,13 +80,18 @@ class Tasks:
     async def carry(
         self, exchange: Exchange, call: Call, params: Params, sink: CallSink, token: int
     ) -> Result | Failure:
-        """A call that asks to be made a task. A backend may carry it out as any other."""
-        wanted = call.meta.get(PROGRESS_KEY)
-        if wanted is not None and call.client.session:
-            _keep(self._tokens, token, (call.client.session, wanted))  # first of all: progress may come before the task
-        return self._created(call, token, await exchange(call, params, sink, token))
+        """A call that asks to be made a task. A backend may carry it out as any other.
 
-    def _created(self, call: Call, token: int, answer: Result | Failure) -> Result | Failure:
+        Progress outlives the call (basic/utilities/tasks, "Task Progress Notifications"), and may be heard by another
+        replica: so the token of this hop is the client's, sealed, and nothing needs to be remembered.
+        """
+        wanted, progress = call.meta.get(PROGRESS_KEY), None
+        if wanted is not None and call.client.session:
+            told = self._sealer.seal_alike(bytes(wanted), self._progress_context(call.client.session))
+            progress = jsonrpc.raw(told)
+        return self._created(call, await exchange(call, params, sink, token, progress))
+
+    def _created(self, call: Call, answer: Result | Failure) -> Result | Failure:
         """The answer to a call that asked for a task, as the client is shown it."""
         try:
             if isinstance(answer, Failure):
@@ -97,9 +100,8 @@ class Tasks:
             task = jsonrpc.members(result.get("task", jsonrpc.EMPTY))
             own = tasks.id_in(task)
         except ProtocolError:  # it became no task
-            self._tokens.pop(token, None)
             return answer
-        _keep(self._owners, own, call.caller.subject)
+        self._keep(own, call.caller.subject)
         shown = self.shown(call.caller, "handshake", own)
         if tasks.related_in(result) is not None:
             result = tasks.related(result, shown)
@@ -122,11 +124,22 @@ class Tasks:
 
     def progress_of(self, session: str, token: Raw | None) -> Raw | None:
         """The progress token that a client session gave to the call whose task the backend reports on."""
-        try:
-            held = None if token is None else self._tokens.get(int(bytes(token)))
-        except ValueError:
+        if token is None or not session:
             return None
-        return held[1] if held is not None and held[0] == session else None
+        try:
+            return msgspec.Raw(self._sealer.open(_decode_text(token), self._progress_context(session)))
+        except (ProtocolError, *jsonrpc.UNREADABLE):
+            return None
+
+    def _progress_context(self, session: str) -> bytes:
+        return sealed.context(_PROGRESS, self.backend, session)
+
+    def _keep(self, own: str, subject: str) -> None:
+        """Remember whose a task is; the oldest make room."""
+        self._owners[own] = subject
+        self._owners.move_to_end(own)
+        if len(self._owners) > MAX_KEPT:
+            self._owners.popitem(last=False)
 
     def told(self, caller: Caller, method: str, params: Params) -> Params | None:
         """A notification as the client is told it: a task by the id that it knows. None for one that has no place
@@ -180,11 +193,3 @@ class _Related:
         if tasks.related_in(result) != self._shown:
             return answer
         return Result(jsonrpc.encode(tasks.related(result, self._own)))
-
-
-def _keep(held: OrderedDict[K, V], key: K, value: V) -> None:
-    """Remember; the oldest make room."""
-    held[key] = value
-    held.move_to_end(key)
-    if len(held) > MAX_KEPT:
-        held.popitem(last=False)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 import msgspec
 import structlog
 
+from gatewright.backend.heirs import Heirs
 from gatewright.backend.relay import RelayHost
 from gatewright.backend.sinks import Changes
 from gatewright.background import Background
@@ -95,6 +96,8 @@ class Elsewhere:
         """What to do when the store is there again, or was emptied."""
         self.host: RelayHost | None = None
         """Carries out here what others need of backend sessions."""
+        self.heirs: Heirs | None = None
+        """Takes up here what dead replicas carried."""
         self.held: set[str] = set()
         """References of sessions that only this replica can serve: they live as long as it says so."""
         self._background = background
@@ -215,6 +218,15 @@ class Elsewhere:
         found = self._sessions.by_id(session)
         return None if found is None else found.ref or None
 
+    def client_of(self, session: str) -> Client | None:
+        """See heirs.Heard."""
+        found = self._sessions.by_id(session)
+        return None if found is None else found.client
+
+    def listening(self) -> list[str]:
+        """See heirs.Heard."""
+        return self._sessions.listening()
+
     def member(self, ref: str) -> tuple[Client, Caller] | None:
         """See Registry.member."""
         found = self._sessions.by_ref(ref)
@@ -229,6 +241,17 @@ class Elsewhere:
         """See Registry.claim."""
         ref = self.ref_of(session)
         return None if ref is None else await self.store.claim(ref, backend, claim, instead_of)
+
+    async def claims(self, session: str) -> dict[str, bytes]:
+        """See SessionStore.claims."""
+        ref = self.ref_of(session)
+        return {} if ref is None else await self.store.claims(ref)
+
+    async def unclaim(self, session: str, backend: str, claim: bytes) -> None:
+        """See SessionStore.unclaim."""
+        ref = self.ref_of(session)
+        if ref is not None:
+            await self.store.unclaim(ref, backend, claim)
 
     # --- telling
 
@@ -297,6 +320,12 @@ class Elsewhere:
     def stand(self, session: Session, *, is_standing: bool) -> None:
         """This replica holds a standing stream of the session, or none any more."""
         self.store.stand(session.ref, is_standing=is_standing)
+
+    def joined(self, session: Session) -> None:
+        """A standing stream of the session opened here."""
+        self.stand(session, is_standing=True)
+        if self.heirs is not None:
+            self.heirs.joined(session.id)
 
     async def standing(self, session: Session) -> str | None:
         """Another replica that holds a standing stream of the session. Raises StoreUnavailable."""
@@ -395,6 +424,8 @@ class Elsewhere:
     def _lapsed(self) -> None:
         if self.host is not None:
             self.host.recheck()
+        if self.heirs is not None:
+            self.heirs.recheck()
 
     def _gone(self, replicas: frozenset[str]) -> None:
         """Replicas died: what was put on their streams is answered by nobody."""
@@ -403,3 +434,5 @@ class Elsewhere:
         self._sessions.bereave(replicas)
         if self.host is not None:
             self.host.bereave(replicas)
+        if self.heirs is not None:
+            self.heirs.bereave(replicas)

@@ -180,7 +180,7 @@ class Session:
         """A standing stream is open."""
         self.streams.append(stream)
         if self.elsewhere is not None:
-            self.elsewhere.stand(self, is_standing=True)
+            self.elsewhere.joined(self)
 
     def leave(self, stream: Standing) -> None:
         """A standing stream has ended. Notifications it did not send go to another one; where there is none, they wait

@@ -153,6 +153,10 @@ class Sessions:
         """The session of that reference, if it is here."""
         return self._by_ref.get(ref)
 
+    def listening(self) -> list[str]:
+        """The ids of those that other replicas may have too, and that have a standing stream here."""
+        return [session.id for session in self._by_ref.values() if session.streams]
+
     def adopt(self, session_id: str, route: str, caller: Caller, client: Client) -> Session:
         """A session that began on another replica. Raises Overloaded."""
         if len(self._by_id) >= self._settings.max_sessions:

@@ -83,6 +83,14 @@ def replayed(kept: Sequence[tuple[int, bytes]]) -> Replayed:
     )
 
 
+@final
+class Share(msgspec.Struct, frozen=True):
+    """How much of something there is."""
+
+    of_caller: int
+    in_all: int
+
+
 class SessionStore(Protocol):
     """Sessions. They end by themselves `idle_s` after they were last created, loaded or touched.
 
@@ -122,6 +130,12 @@ class SessionStore(Protocol):
 
     async def claimed(self, ref: str, backend: str) -> bytes | None:
         """The claim that stands for that backend."""
+
+    async def claims(self, ref: str) -> dict[str, bytes]:
+        """All claims that stand, by what they are for; none of a session that has ended."""
+
+    async def unclaim(self, ref: str, backend: str, claim: bytes) -> None:
+        """That claim stands no longer, if it is the one that does."""
 
     def stand(self, ref: str, *, is_standing: bool) -> None:
         """This replica holds, or no longer holds, a standing stream of it. Lost: what belongs to no call may not reach
@@ -194,5 +208,21 @@ class ReplicaStore(Protocol):
         """Finish what was asked for and close. Never raises."""
 
 
-class Store(SessionStore, EventStore, ReplicaStore, Protocol):
+class ShareStore(Protocol):
+    """How much of something all replicas hold together: each says what it holds, by caller, and is believed for
+    `dead_after_s`, so that what a dead one held is free by itself.
+
+    Down: nobody is admitted; whoever asked goes by what it holds itself. Emptied: what replicas hold is not counted
+    until they say it again.
+    """
+
+    async def admit(self, what: str, caller: str, own: Share, most: Share) -> bool:
+        """Say that this replica holds so much from now on, unless with that all would hold more than the most of that
+        caller or in all: then nothing is said."""
+
+    def hold(self, what: str, caller: str, own: Share) -> None:
+        """Say so whatever the others hold. Lost: what was said before is believed a little longer."""
+
+
+class Store(SessionStore, EventStore, ReplicaStore, ShareStore, Protocol):
     """All of it."""

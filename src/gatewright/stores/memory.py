@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import final
 
-from gatewright.stores.base import Beat, Found, Record, Replayed, replayed
+from gatewright.stores.base import Beat, Found, Record, Replayed, Share, replayed
 
 MAX_LETTERS = 10_000
 """In one inbox."""
@@ -34,6 +34,16 @@ class _Held:
 
 
 @final
+class _Holding:
+    """What one replica holds of something."""
+
+    def __init__(self) -> None:
+        self.by_caller: dict[str, int] = {}
+        self.in_all = 0
+        self.ends_at = 0.0
+
+
+@final
 class Shelf:
     """What the stores of all replicas share."""
 
@@ -50,6 +60,8 @@ class Shelf:
         self.arrived: dict[str, asyncio.Event] = {}
         self.taken: set[str] = set()
         self.secrets: dict[str, bytes] = {}
+        self.holdings: dict[str, dict[str, _Holding]] = {}
+        """By what is held, and by replica."""
 
     def emptied(self) -> None:
         """Forget everything, as somebody's FLUSHALL does."""
@@ -58,6 +70,7 @@ class Shelf:
         self.inboxes.clear()
         self.taken.clear()
         self.secrets.clear()
+        self.holdings.clear()
 
 
 @final
@@ -136,6 +149,17 @@ class MemoryStore:
         """See SessionStore.claimed."""
         held = self._held(ref)
         return None if held is None else held.claims.get(backend)
+
+    async def claims(self, ref: str) -> dict[str, bytes]:
+        """See SessionStore.claims."""
+        held = self._held(ref)
+        return {} if held is None else dict(held.claims)
+
+    async def unclaim(self, ref: str, backend: str, claim: bytes) -> None:
+        """See SessionStore.unclaim."""
+        held = self._held(ref)
+        if held is not None and held.claims.get(backend) == claim:
+            del held.claims[backend]
 
     def stand(self, ref: str, *, is_standing: bool) -> None:
         """See SessionStore.stand."""
@@ -226,6 +250,32 @@ class MemoryStore:
 
     async def aclose(self) -> None:
         """See ReplicaStore.aclose."""
+
+    # --- shares
+
+    async def admit(self, what: str, caller: str, own: Share, most: Share) -> bool:
+        """See ShareStore.admit."""
+        now, held = asyncio.get_running_loop().time(), self._shelf.holdings.get(what, {})
+        others = [one for replica, one in held.items() if replica != self.replica and one.ends_at > now]
+        of_caller = sum(one.by_caller.get(caller, 0) for one in others)
+        in_all = sum(one.in_all for one in others)
+        if of_caller + own.of_caller > most.of_caller or in_all + own.in_all > most.in_all:
+            return False
+        self.hold(what, caller, own)
+        return True
+
+    def hold(self, what: str, caller: str, own: Share) -> None:
+        """See ShareStore.hold."""
+        now = asyncio.get_running_loop().time()
+        held = self._shelf.holdings.setdefault(what, {})
+        for replica in [replica for replica, one in held.items() if one.ends_at <= now]:
+            del held[replica]
+        mine = held.setdefault(self.replica, _Holding())
+        mine.ends_at = now + self._shelf.dead_s
+        mine.in_all = own.in_all
+        mine.by_caller[caller] = own.of_caller
+        if not own.of_caller:
+            del mine.by_caller[caller]
 
     # --- how
 

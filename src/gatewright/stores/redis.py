@@ -7,6 +7,8 @@ is down.
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Sequence
 from typing import Final, final
 
@@ -14,7 +16,7 @@ import msgspec
 
 from gatewright.errors import StoreUnavailable
 from gatewright.stores import redis_scripts as scripts
-from gatewright.stores.base import Beat, Found, Record, Replayed, replayed
+from gatewright.stores.base import Beat, Found, Record, Replayed, Share, replayed
 from gatewright.stores.redis_commands import UNREACHABLE, Commands, Start
 from gatewright.stores.redis_connections import Server, Unreachable
 from gatewright.stores.settings import Store as StoreSettings
@@ -24,6 +26,8 @@ MAX_LETTERS: Final = 10_000
 LETTERS_AT_ONCE: Final = 512
 TAKEN_MS: Final = 15 * 60 * 1000
 """How long it is remembered that a letter was taken: longer than a call may last by default."""
+HELD_MS: Final = 15 * 60 * 1000
+"""How long it is kept what replicas hold, after the last of them said so: they say all of it again in less."""
 FIRST: Final = "0"
 _decode_record: Final = msgspec.msgpack.Decoder(Record).decode
 _encode: Final = msgspec.msgpack.Encoder().encode
@@ -116,6 +120,15 @@ class RedisStore:
         found = await self._commands.run("HGET", self._key(ref, "s"), f"c:{backend}")
         return None if found is None else bytes(found)
 
+    async def claims(self, ref: str) -> dict[str, bytes]:
+        """See SessionStore.claims."""
+        found = await self._commands.script(scripts.CLAIMS, [self._key(ref, "s")])
+        return {name.decode()[2:]: bytes(claim) for name, claim in zip(found[::2], found[1::2], strict=True)}
+
+    async def unclaim(self, ref: str, backend: str, claim: bytes) -> None:
+        """See SessionStore.unclaim."""
+        await self._commands.script(scripts.UNCLAIM, [self._key(ref, "s")], f"c:{backend}", claim)
+
     def stand(self, ref: str, *, is_standing: bool) -> None:
         """See SessionStore.stand."""
         if is_standing:
@@ -196,6 +209,18 @@ class RedisStore:
         await self._commands.aclose()
         await self._reader.aclose()
 
+    # --- shares
+
+    async def admit(self, what: str, caller: str, own: Share, most: Share) -> bool:
+        """See ShareStore.admit."""
+        told = (self.replica, self._dead_ms, HELD_MS, own.of_caller, own.in_all, most.of_caller, most.in_all)
+        return bool(await self._commands.script(scripts.HOLD, self._held(what, caller), *told))
+
+    def hold(self, what: str, caller: str, own: Share) -> None:
+        """See ShareStore.hold."""
+        told = (self.replica, self._dead_ms, HELD_MS, own.of_caller, own.in_all)
+        self._commands.push_script(scripts.HOLD, self._held(what, caller), *told)
+
     # --- keys
 
     def _key(self, ref: str, what: str) -> str:
@@ -203,6 +228,11 @@ class RedisStore:
 
     def _all(self, ref: str) -> list[str]:
         return [self._key(ref, what) for what in "sowe"]
+
+    def _held(self, what: str, caller: str) -> list[str]:
+        name = hashlib.sha256(caller.encode("utf-8", "surrogatepass")).digest()[:18]
+        tag = f"{self._prefix}:held:{{{what}}}"
+        return [f"{tag}:until", f"{tag}:all", f"{tag}:of:{base64.urlsafe_b64encode(name).decode()}"]
 
     def _inbox_of(self, replica: str) -> str:
         return f"{self._prefix}:inbox:{{{replica}}}"

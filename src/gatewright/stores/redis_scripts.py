@@ -72,6 +72,25 @@ return ARGV[2]
 """)
 """S; field, claim, the claim it may replace or nothing. The claim that stands, nil for an unknown session."""
 
+CLAIMS: Final = Script("""
+local kept = {}
+local found = redis.call('HGETALL', KEYS[1])
+for i = 1, #found, 2 do
+  if string.sub(found[i], 1, 2) == 'c:' then
+    kept[#kept + 1] = found[i]
+    kept[#kept + 1] = found[i + 1]
+  end
+end
+return kept
+""")
+"""S. Fields and claims in turn."""
+
+UNCLAIM: Final = Script("""
+if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end
+return redis.call('HDEL', KEYS[1], ARGV[1])
+""")
+"""S; field, the claim it holds."""
+
 JOIN: Final = Script("""
 local left = redis.call('PTTL', KEYS[1])
 if left < 0 then return 0 end
@@ -123,6 +142,42 @@ if until_ms and tonumber(until_ms) > now then found[#found + 1] = '1' else found
 return found
 """)
 """The set of replicas; replica, ms it lives on. All that live, and last whether this one did."""
+
+HOLD: Final = Script("""
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
+local function others(kind)
+  local sum = 0
+  local held = redis.call('HGETALL', KEYS[kind])
+  for i = 1, #held, 2 do
+    if held[i] ~= ARGV[1] then
+      if redis.call('ZSCORE', KEYS[1], held[i]) then
+        sum = sum + held[i + 1]
+      else
+        redis.call('HDEL', KEYS[kind], held[i])
+      end
+    end
+  end
+  return sum
+end
+if ARGV[6] then
+  if others(2) + ARGV[5] > tonumber(ARGV[7]) then return 0 end
+  if others(3) + ARGV[4] > tonumber(ARGV[6]) then return 0 end
+end
+redis.call('ZADD', KEYS[1], now + ARGV[2], ARGV[1])
+redis.call('HSET', KEYS[2], ARGV[1], ARGV[5])
+if ARGV[4] == '0' then
+  redis.call('HDEL', KEYS[3], ARGV[1])
+else
+  redis.call('HSET', KEYS[3], ARGV[1], ARGV[4])
+end
+for i = 1, 3 do redis.call('PEXPIRE', KEYS[i], ARGV[3]) end
+return 1
+""")
+"""Until when replicas are believed (a sorted set), what each holds in all, what each holds of one caller (hashes);
+replica, ms it is believed, ms the keys live on, what it holds of the caller and in all, and perhaps the most of both
+that all replicas may hold together. 0 when that would be exceeded."""
 
 OPEN_INBOX: Final = Script("""
 if redis.call('EXISTS', KEYS[1]) == 0 then
