@@ -392,6 +392,61 @@ async def test_an_answer_to_an_ask_needs_no_free_connection() -> None:
         assert members(await soon(task)) == {"ok": True}
 
 
+def asking(go: asyncio.Event) -> Talk:
+    """Asks what a call is named after, and answers the call once it may."""
+
+    async def talk(peer: Peer) -> None:
+        while True:
+            message = (await peer.hear()).message
+            if "id" not in message:
+                peer.say(ACCEPTED)
+            elif message["method"] == "plain":
+                peer.say(response(json.dumps(result(message["id"], ok=True)).encode()))
+            else:
+                peer.say(stream_head(), event({**message, "params": {}}))
+                await go.wait()
+                peer.say(event(result(message["id"], ok=True)), chunk(b""))
+
+    return talk
+
+
+async def test_calls_that_wait_for_people_take_no_calls_place() -> None:
+    """However many they are, up to their own bound; when they are answered one connection is kept, as ever."""
+    go, sink = asyncio.Event(), Recorder()
+    async with linked(asking(go), is_handshake=True, max_connections=1) as (server, link), asyncio.TaskGroup() as tasks:
+        waiting = [tasks.create_task(link.exchange(request(n, "roots/list"), sink)) for n in range(4)]
+        await sink.until(lambda it: len(it.asks) == 4)
+        assert members(await soon(link.exchange(request(10, "plain"), Recorder()))) == {"ok": True}
+        assert len(server.peers) == 5
+        last = tasks.create_task(link.exchange(request(5, "roots/list"), sink))
+        await sink.until(lambda it: len(it.asks) == 5)
+        behind = tasks.create_task(link.exchange(request(11, "plain"), Recorder()))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert not behind.done()  # as many wait as may: the last one holds the place of a call that runs
+        waiting[0].cancel()
+        go.set()
+        assert [members(await soon(one)) for one in (*waiting[1:], last, behind)] == [{"ok": True}] * 5
+        channel = link._channel
+        await until(lambda: channel.connections == (1, 1) and len(channel._open) == 1)
+        assert channel._lent == 0
+
+
+async def test_only_what_is_for_a_person_frees_a_place() -> None:
+    """A backend that asks anything else in the middle of a call gets no more connections than it may."""
+    go, sink = asyncio.Event(), Recorder()
+    async with linked(asking(go), is_handshake=True, max_connections=1) as (server, link), asyncio.TaskGroup() as tasks:
+        call = tasks.create_task(link.exchange(request(1, "ping"), sink))
+        await sink.until(lambda it: len(it.asks) == 1)
+        behind = tasks.create_task(link.exchange(request(2, "plain"), Recorder()))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert len(server.peers) == 1
+        call.cancel()
+        go.set()
+        assert members(await soon(behind)) == {"ok": True}
+
+
 @pytest.mark.parametrize("is_handshake", [False, True])
 @pytest.mark.parametrize("is_stream", [False, True])
 async def test_cancelling_at_any_turn_leaves_nothing_and_mixes_nothing_up(is_handshake: bool, is_stream: bool) -> None:

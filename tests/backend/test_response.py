@@ -32,6 +32,9 @@ class Socket:
     def resume_reading(self) -> None:
         self.done.append("resume")
 
+    def lend(self) -> None:
+        self.done.append("lend")
+
     def drain_or_close(self) -> None:
         self.done.append("drain")
 

@@ -28,7 +28,7 @@ def test_the_way_to_a_backend_follows_from_its_keys(settings: BackendSettings, t
 @pytest.mark.parametrize(
     ("settings", "descriptors"),
     [
-        (BackendSettings(url="https://h/mcp", max_connections=10), 20),
+        (BackendSettings(url="https://h/mcp", max_connections=10), 60),
         (BackendSettings(command="npx", max_children=3), 12),
         (BackendSettings(command="npx", stateless=True), 4),
         (BackendSettings(python="a.b:c.d"), 0),

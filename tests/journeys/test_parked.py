@@ -31,6 +31,18 @@ async def parked_behind(drain_s: float = 1.0, **more: Any) -> AsyncIterator[tupl
         yield travel, box
 
 
+async def test_parked_calls_keep_nobody_from_calling() -> None:
+    """More of them than connections, all waiting for people: other calls are made as ever, and each gets its answer."""
+    async with parked_behind(max_connections=4, timeout_s=3) as (travel, _):
+        askers = [Asker(travel, number) for number in range(12)]
+        await asyncio.gather(*(asker.ask() for asker in askers))
+        other = travel.modern("/mcp/box")
+        assert await asyncio.gather(*(other.tool("echo", n=n) for n in range(8))) == [
+            {"label": "box", "n": n} for n in range(8)
+        ]
+        assert await asyncio.gather(*(asker.answer() for asker in askers)) == [True] * 12
+
+
 class Asker:
     """A caller with a question of its own: the tool asks for `word`, and only this caller knows what to say."""
 

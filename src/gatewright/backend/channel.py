@@ -53,7 +53,10 @@ class HttpChannel:
         self._open: set[HttpConnection] = set()
         self._idle: list[HttpConnection] = []
         self._slots = 0
-        """Connections that are open, being opened, or promised to somebody who waits."""
+        """Connections that are open, being opened, or promised to somebody who waits, less those that are lent."""
+        self._max_lent = settings.max_lent
+        self._lent = 0
+        """Connections on which a call waits for a person: many do for minutes, and others must not wait for them."""
         self._waiting: deque[asyncio.Future[HttpConnection | None]] = deque()
         """Each is handed a connection, or None: the right to open one."""
         self._swept_s = 0.0
@@ -147,9 +150,28 @@ class HttpChannel:
         self._open.remove(connection)
         if connection in self._idle:
             self._idle.remove(connection)
-        self._yield_slot()
+        if connection.is_lent:
+            self._lent -= 1
+        else:
+            self._yield_slot()
         if not self._open:
             self._emptied.set()
+
+    def lend(self, connection: HttpConnection) -> None:
+        """What is on a connection waits for a person: the next in line may open another, up to a bound."""
+        if self._lent < self._max_lent and connection in self._open:
+            connection.is_lent = True
+            self._lent += 1
+            self._yield_slot()
+
+    def regain(self, connection: HttpConnection) -> bool:
+        """The exchange on a lent connection has ended. False when there is no room for it among the others any more."""
+        if self._slots >= self._max_connections:
+            return False
+        connection.is_lent = False
+        self._lent -= 1
+        self._slots += 1
+        return True
 
     async def aclose(self) -> None:
         """Close every connection; whoever waits is told that the backend is unavailable."""

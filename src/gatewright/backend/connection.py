@@ -50,7 +50,7 @@ class HttpConnection(asyncio.Protocol):
     __slots__ = (
         "_body", "_body_bytes", "_channel", "_drain_timer", "_headers", "_is_aborted", "_is_draining", "_is_large",
         "_is_paused", "_is_reused", "_known", "_max_bytes", "_other_bytes", "_parser", "_status", "_stream", "_waiter",
-        "_whole", "idle_since_s", "is_usable", "transport",
+        "_whole", "idle_since_s", "is_lent", "is_usable", "transport",
     )  # fmt: skip
 
     def __init__(self, channel: HttpChannel) -> None:
@@ -78,6 +78,8 @@ class HttpConnection(asyncio.Protocol):
         self._drain_timer: asyncio.TimerHandle | None = None
         self.is_usable = False
         """Whether a request may be sent on it."""
+        self.is_lent = False
+        """It takes no place in the channel until its exchange ends."""
         self.idle_since_s = 0.0
         """The channel's last look at its idle connections before this became one of them."""
 
@@ -119,6 +121,11 @@ class HttpConnection(asyncio.Protocol):
             self._is_draining = True
             self.resume_reading()
             self._drain_timer = self._channel.loop.call_later(DRAIN_S, self.close)
+
+    def lend(self) -> None:
+        """See Source.lend."""
+        if not self.is_lent:
+            self._channel.lend(self)
 
     # asyncio.Protocol
 
@@ -258,6 +265,8 @@ class HttpConnection(asyncio.Protocol):
         is_kept = self._parser.should_keep_alive()
         if is_kept and KEEP_ALIVE in headers:
             is_kept = self._channel.heed(headers[KEEP_ALIVE])
+        if self.is_lent:
+            is_kept = is_kept and self._channel.regain(self)
         if stream is None:
             body, self._body = self._body, []
             response = HttpResponse(status, headers, body[0] if len(body) == 1 else b"".join(body))

@@ -26,7 +26,7 @@ from gatewright.background import Background
 from gatewright.call import Failure, Result
 from gatewright.errors import BackendError, BackendGarbage, BackendUnavailable, ParseError, ProtocolError
 from gatewright.protocol import jsonrpc, sse
-from gatewright.protocol.methods import CANCELLED
+from gatewright.protocol.methods import ASKS, CANCELLED
 
 if TYPE_CHECKING:
     from gatewright.backend.response import HttpResponse
@@ -344,6 +344,8 @@ class HttpLink:
                         resume.fruitless = 0
                     for message in _messages(event.data):
                         if message.method is not UNSET:
+                            if awaited is not None and self._is_handshake and message.method in ASKS:
+                                stream.lend()
                             await self._dispatch(message, message.method, sink)
                         elif awaited is not None and message.id == awaited:
                             answer = jsonrpc.answer_of(message)

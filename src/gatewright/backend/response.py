@@ -30,6 +30,9 @@ class Source(Protocol):
     def drain_or_close(self) -> None:
         """The rest is not wanted: free the connection if it ends soon."""
 
+    def lend(self) -> None:
+        """What is on it waits for a person: let others have its place meanwhile."""
+
     def close(self) -> None:
         """Close the connection now."""
 
@@ -71,6 +74,11 @@ class HttpStream:
         """Nothing more of it is wanted: its connection is kept if it ends soon, else closed."""
         if self._source is not None:
             self._source.drain_or_close()
+
+    def lend(self) -> None:
+        """What comes next on it is for a person to answer: its connection takes nobody's place meanwhile."""
+        if self._source is not None:
+            self._source.lend()
 
     def abort(self) -> None:
         """Close its connection now: for a peer that takes the close as a cancel (2026-07-28), and for broken ones."""

@@ -91,7 +91,8 @@ class BackendSettings:
     connect_timeout_s: Seconds = 5.0
     """Until a connection, TLS included, stands."""
     max_connections: Annotated[int, Ge(1), Le(65_536)] = 256
-    """Connections to it at once; further calls wait for one within their own deadline."""
+    """Connections to it at once; further calls wait for one within their own deadline. A call of which the backend has
+    asked something, and that waits for a person, takes none of these, but one of four times as many more."""
     max_idle_connections: Annotated[int, Ge(0), Le(65_536)] = 64
     """Of these, how many are kept when idle: enough for bursts without holding the backend's descriptors."""
     keep_alive_s: Seconds = 4.0
@@ -158,7 +159,13 @@ class BackendSettings:
             return 0
         if self.command is not None:
             return 4 * (1 if self.stateless else self.max_children)
-        return 2 * self.max_connections
+        return 2 * self.max_connections + self.max_lent
+
+    @property
+    def max_lent(self) -> int:
+        """Connections on which calls may wait for people, beside those for calls that run: more than
+        `max_parked_per_caller`, so that one caller's questions never stop everybody's calls."""
+        return 4 * self.max_connections
 
     @property
     def shown(self) -> str:
