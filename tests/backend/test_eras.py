@@ -13,7 +13,7 @@ from backend.mcp_server import backed, call_of, handshake_client, members, moder
 from backend.raw_server import response, soon, until
 from gatewright.backend.eras import MAX_OFFERS
 from gatewright.call import ANONYMOUS, Client
-from gatewright.errors import BackendError, BackendGarbage, BackendRefusedChain, BackendUnavailable
+from gatewright.errors import BackendError, BackendGarbage, BackendRefusedChain, BackendTimeout, BackendUnavailable
 
 pytestmark = pytest.mark.anyio
 HERE = '["here"]'
@@ -206,6 +206,16 @@ async def test_a_refused_chain_says_nothing_of_its_era(asks: str) -> None:
         assert backend.eras == []
         await soon(backend.offer(replace(client(asks), chain=HERE), ANONYMOUS))
         assert backend.eras == [asks]
+
+
+async def test_nobody_waits_for_ever_for_what_a_known_backend_offers() -> None:
+    """It speaks the era, and now says nothing: `initialize` waits for this, and no deadline of a call bounds that."""
+    async with backed("modern", probe_s=0.05) as (world, backend):
+        assert members(await soon(backend(call_of(client("modern")))))["calls"] == 1
+        world.mcp.is_silent = True
+        other = replace(client("handshake"), chain='["there","here"]')
+        with pytest.raises(BackendTimeout):
+            await soon(backend.offer(other, ANONYMOUS))
 
 
 async def test_those_who_came_over_other_gateways_wait_for_no_probe_of_ours() -> None:

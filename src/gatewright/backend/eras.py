@@ -20,7 +20,7 @@ from gatewright.backend.base import Refused
 from gatewright.backend.handshake import HandshakeFace, NotThisEra
 from gatewright.backend.modern import MODERN_ERRORS, PROBE, ModernFace
 from gatewright.call import Caller, Client, Failure, Result
-from gatewright.errors import BackendError, BackendGarbage, BackendUnavailable
+from gatewright.errors import BackendError, BackendGarbage, BackendTimeout, BackendUnavailable
 from gatewright.protocol import jsonrpc
 from gatewright.protocol.modern import SERVER_INFO_KEY
 from gatewright.protocol.revisions import MODERN, Era
@@ -89,6 +89,7 @@ class Eras:
         self._start = start
         self._is_tied = is_tied
         self._probe_s = probe_s
+        self._patient_s = probe_s * PATIENT_S / PROBE_S
         self._probes: dict[Era, Callable[[Client, Caller], Awaitable[bool | None]]] = {
             "modern": self._probe_modern,
             "handshake": self._probe_handshake,
@@ -157,7 +158,11 @@ class Eras:
         """What it says of itself in the modern era. Raises BackendError."""
         offer = self._offers.get(client.chain)
         if offer is None:
-            answer = await self._modern.request(PROBE, {}, client)
+            try:  # whoever asks may be `initialize`, which no deadline of a call bounds
+                async with asyncio.timeout(self._patient_s):
+                    answer = await self._modern.request(PROBE, {}, client)
+            except TimeoutError:
+                raise BackendTimeout(f"{self._name} did not answer server/discover in time") from None
             if isinstance(answer, Failure) and chained.is_refusal(answer):
                 raise chained.refusal(self._name, answer)
             offer = self._kept(answer, client) if isinstance(answer, Result) else None
@@ -223,7 +228,7 @@ class Eras:
         other = OTHER[era]
         if not self.speaks[other] and not await self._probes[other](client, caller):
             # A program that was silent because it was still starting gets a second chance.
-            is_late = verdict is None and await self._ask_modern(client, PATIENT_S)
+            is_late = verdict is None and await self._ask_modern(client, self._patient_s)
             if not is_late:
                 self.reset()
                 raise BackendUnavailable(f"{self._name} speaks neither protocol era: is its address an MCP endpoint?")
