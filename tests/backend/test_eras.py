@@ -213,7 +213,7 @@ async def test_nobody_waits_for_ever_for_what_a_known_backend_offers() -> None:
     async with backed("modern", probe_s=0.05) as (world, backend):
         assert members(await soon(backend(call_of(client("modern")))))["calls"] == 1
         world.mcp.is_silent = True
-        other = replace(client("handshake"), chain='["there","here"]')
+        other = replace(client("modern"), chain='["there","here"]')
         with pytest.raises(BackendTimeout):
             await soon(backend.offer(other, ANONYMOUS))
 
