@@ -114,7 +114,7 @@ async def test_a_notice_goes_where_the_stream_is() -> None:
         assert standing.unsent() == [jsonrpc.notification(NOTICE, b'{"n":%d}' % number) for number in range(100)]
         found.leave(standing)
         await opened.emit(NOTICE, b"{}")
-        await until(lambda: not a.elsewhere._outgoing)
+        await until(lambda: not a.elsewhere.notices)
 
 
 async def asked(standing: Standing) -> jsonrpc.Message:

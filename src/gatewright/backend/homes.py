@@ -24,7 +24,7 @@ from gatewright.backend.http import HttpConnector, HttpLink
 from gatewright.backend.relay import RelayLink
 from gatewright.backend.undecided import UndecidedConnector, UndecidedLink
 from gatewright.call import Call, Caller, Client, Failure, Params, Result
-from gatewright.errors import BackendUnavailable, ProtocolError, StoreUnavailable
+from gatewright.errors import BackendError, BackendUnavailable, ProtocolError, StoreUnavailable
 from gatewright.protocol import bridge, handshake
 from gatewright.protocol.revisions import Revision
 from gatewright.stores.post import Post
@@ -163,6 +163,19 @@ class Homes:
         """Whether any replica has opened a backend session for that client session. Raises StoreUnavailable."""
         is_shared = bool(session) and self._registry.ref_of(session) is not None
         return is_shared and await self._registry.claimed(session, self._backend) is not None
+
+    async def hear(self, session: str, adopt: Callable[[], Awaitable[BackendSession]]) -> None:
+        """If the replica is dead that carried what the backend says outside calls of that client session, and another
+        one can go on, `adopt` it here."""
+        if self._registry.ref_of(session) is None:
+            return
+        with contextlib.suppress(BackendError, StoreUnavailable):
+            known = await self._registry.claimed(session, self._backend)
+            if known is None:
+                return
+            claim = _decode(known)
+            if claim.handle is not None and not await self.post.lives(claim.replica):
+                await adopt()
 
     def lost(self, session: str, claim: bytes) -> None:
         """The backend session of that claim is no more: the next one takes its place."""

@@ -152,6 +152,9 @@ class Face(Protocol):
     async def tell(self, client: Client, caller: Caller, message: bytes) -> None:
         """A message in it, if it is open."""
 
+    async def hear(self, client: Client, caller: Caller) -> None:
+        """A client listens here: carry what the backend says to it outside calls, if who did is dead."""
+
     def bereave(self, replicas: frozenset[str]) -> None:
         """Replicas died."""
 
@@ -187,6 +190,12 @@ class RelayHost:
                     await self._quiet.wait()
         except TimeoutError:
             log.info("calls of other replicas cut off", count=self._running)
+
+    def hear(self, route: str, client: Client, caller: Caller) -> None:
+        """A client listens here: see to it that what its backends say outside calls is heard by somebody."""
+        faces = self._faces.values() if not route else [self._faces[route]]
+        for face in faces:
+            self._background(face.hear(client, caller))
 
     def bereave(self, replicas: frozenset[str]) -> None:
         """Replicas died: what they did for all is done here, if here is first."""

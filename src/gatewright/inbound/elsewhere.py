@@ -25,6 +25,7 @@ from gatewright.backend.sinks import Changes
 from gatewright.background import Background
 from gatewright.call import Caller, Client
 from gatewright.errors import GatewayError, ProtocolError, StoreUnavailable, UnknownSession
+from gatewright.inbound.notices import Notices
 from gatewright.protocol import jsonrpc
 from gatewright.protocol.jsonrpc import Id
 from gatewright.protocol.revisions import HANDSHAKE
@@ -42,8 +43,6 @@ CANCELLED: Final = "cancelled"
 ANSWERED: Final = "answered"
 PUT: Final = "put"
 UNPUT: Final = "unput"
-MAX_OUTGOING: Final = 256
-"""Notifications of one session that wait to be put on a stream elsewhere; more are dropped."""
 UNKNOWN: Final = "Session not found: initialize a new one"
 log = structlog.get_logger("gatewright.sessions")
 
@@ -104,11 +103,12 @@ class Elsewhere:
         self._sessions: Sessions
         self._changes: Changes | None = None
         self._loading: dict[str, asyncio.Future[Session]] = {}
-        self._outgoing: dict[str, list[bytes]] = {}
+        self.notices: Notices
 
     def serve(self, sessions: Sessions) -> None:
         """Hear what the others say of these sessions."""
         self._sessions = sessions
+        self.notices = Notices(self.store, self.post, self._background, sessions)
         hearing = {
             ENDED: self._ended,
             LEVEL: self._leveled,
@@ -122,6 +122,7 @@ class Elsewhere:
             self.post.hear(kind, hear)
         self.post.on_stale = sessions.distrust
         self.post.on_fresh = self._trusted
+        self.post.on_unheard = sessions.say_again
         self.post.on_gone = self._gone
         self.post.on_lapsed = self._lapsed
 
@@ -299,7 +300,7 @@ class Elsewhere:
         for replica in replicas:
             if replica != self.replica and not self.post.is_dead(replica):
                 self.post.tell(replica, kind, body)
-            elif replica != self.replica and kind != ENDED:
+            elif replica != self.replica and kind != ENDED and self.post.is_long_dead(replica):
                 self.store.disown(said.ref, replica)
 
     def spread(self, changes: Changes) -> Changes:
@@ -335,27 +336,7 @@ class Elsewhere:
     def put(self, session: Session, message: bytes) -> None:
         """Put a message that belongs to no call on the session's standing stream, wherever it is. Where there is none
         there is nobody to tell."""
-        outgoing = self._outgoing.get(session.ref)
-        if outgoing is None:
-            self._outgoing[session.ref] = outgoing = [message]
-            if self._background(self._put_all(session, outgoing)) is None:
-                del self._outgoing[session.ref]
-        elif len(outgoing) < MAX_OUTGOING:
-            outgoing.append(message)
-
-    async def _put_all(self, session: Session, outgoing: list[bytes]) -> None:
-        """Put what there is, in order: where the stream is has to be asked for."""
-        try:
-            while outgoing:
-                replica = await self.standing(session)
-                for message in outgoing:
-                    if replica is not None:
-                        self.post.tell(replica, PUT, _encode(_Said(session.ref, message)))
-                outgoing.clear()
-        except StoreUnavailable:
-            log.info("notifications not delivered", count=len(outgoing))
-        finally:
-            del self._outgoing[session.ref]
+        self.notices.put(session, message)
 
     async def ask_on(self, replica: str, session: Session, message: bytes) -> None:
         """Put a question, or the end of one, on the session's standing stream there."""

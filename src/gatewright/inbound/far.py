@@ -73,6 +73,19 @@ class FarStreams:
         post = self._elsewhere.post
         if not replica or replica == post.replica:
             raise InvalidRequest("Last-Event-ID is unknown: that stream cannot be resumed")
+        if not is_standing:
+            return await self._rest(session, replica, last_event_id, is_standing=False)
+        # Before the other one lets go: between the two of them what comes for the client waits, and is not dropped.
+        self._elsewhere.stand(session, is_standing=True)
+        try:
+            return await self._rest(session, replica, last_event_id, is_standing=True)
+        except BaseException:
+            session.left()
+            raise
+
+    async def _rest(self, session: Session, replica: str, last_event_id: str, *, is_standing: bool) -> Rest:
+        """From that replica, or from the store when that is dead."""
+        post = self._elsewhere.post
         if await post.lives(replica):
             wanted = _encode(_Wanted(session.ref, last_event_id))
             talk = post.ask(replica, HAND_OVER if is_standing else CARRY, wanted)
@@ -85,6 +98,7 @@ class FarStreams:
                 raise
             else:
                 return Rest(missed or b"", is_standing, None if is_standing else talk)
+        name = last_event_id.partition("-")[0]
         return await self._replayed(session, name, last_event_id, is_standing=is_standing)
 
     async def carry(self, rest: Rest, responder: Responder) -> None:

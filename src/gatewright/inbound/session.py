@@ -201,11 +201,16 @@ class Session:
                 else:
                     events.record(message)
         self.last_active_at = self.now()
-        self._left()
+        self.left()
 
-    def _left(self) -> None:
+    @property
+    def has_standing(self) -> bool:
+        """Whether something can be put on a standing stream here: one that is open, or may be resumed soon."""
+        return bool(self.streams) or self._parted() is not None
+
+    def left(self) -> None:
         """Say so when nothing can be put on a stream here any more."""
-        if self.elsewhere is not None and not self.streams and self._parted() is None:
+        if self.elsewhere is not None and not self.has_standing:
             self.elsewhere.stand(self, is_standing=False)
 
     def open(self, *, is_standing: bool = False) -> EventStream:
@@ -284,7 +289,7 @@ class Session:
         for told in self.withdraw(stream):
             stream.record(told)
         if stream.is_standing:
-            self._left()
+            self.left()
 
     def _parted(self) -> EventStream | None:
         """The standing stream that broke off last and may be resumed soon."""

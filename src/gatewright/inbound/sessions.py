@@ -173,8 +173,12 @@ class Sessions:
         """From now on it is heard what changes: what is looked up stands until then. What was said meanwhile may be
         lost, so it is said again."""
         self._current = next(self._epochs)
+        self.say_again()
+
+    def say_again(self) -> None:
+        """Something that was said may not be known: which streams are here is said once more."""
         for session in self._by_ref.values():
-            if session.streams and session.elsewhere is not None:
+            if session.has_standing and session.elsewhere is not None:
                 session.elsewhere.stand(session, is_standing=True)
 
     def distrust(self) -> None:

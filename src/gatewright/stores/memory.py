@@ -166,6 +166,7 @@ class MemoryStore:
         held = self._held(ref)
         if held is not None and is_standing:
             held.standing.add(self.replica)
+            held.owners.add(self.replica)
         elif held is not None:
             held.standing.discard(self.replica)
 

@@ -36,6 +36,8 @@ STALE_S: Final = 2.5
 """After this long without a word from the store what it said before is not believed any more."""
 SETTLE_S: Final = 3.0
 """How long the others have to say that they live after the store was there again."""
+LONG_DEAD_S: Final = 60.0
+"""One that is dead for so long was not only slow: nobody who is alive is taken for dead longer than a beat."""
 MAX_DEAD: Final = 1_000
 """Dead replicas remembered. Their ids do not come back."""
 MAX_SAID: Final = 1_000
@@ -198,6 +200,9 @@ class Post:
         """Called when the store was silent for too long."""
         self.on_fresh: Callable[[], None] = _nothing
         """Called when it is there again, or forgot or gave up this replica: what is held must be looked at anew."""
+        self.on_unheard: Callable[[], None] = _nothing
+        """Called when something that was written behind may be lost, or undone by those who took this replica for dead:
+        what must be known is said again."""
         self.on_gone: Callable[[frozenset[str]], None] = _ignored
         """Called with the replicas that died."""
         self.on_lapsed: Callable[[], None] = _nothing
@@ -214,7 +219,10 @@ class Post:
         self._out: dict[str, list[Letter]] = {}
         self._watch: asyncio.TimerHandle | None = None
         self._settled_at = 0.0
-        self._dead: dict[str, None] = {}
+        self._say_again_at = float("inf")
+        self._lost_before = store.lost
+        self._dead: dict[str, float] = {}
+        """With the time since when."""
 
     def hear(self, kind: str, hear: Hear) -> None:
         """Take what is told of that kind."""
@@ -255,6 +263,11 @@ class Post:
         """Whether it is known to have died. One that has just started is not known at all."""
         return replica in self._dead
 
+    def is_long_dead(self, replica: str) -> bool:
+        """Whether it died so long ago that what it said can be cleared away."""
+        since = self._dead.get(replica)
+        return since is not None and asyncio.get_running_loop().time() > since + LONG_DEAD_S
+
     async def lives(self, replica: str) -> bool:
         """Whether it lives, asking the store about one that is not known. Raises StoreUnavailable."""
         if replica not in self.alive and replica not in self._dead:
@@ -272,6 +285,7 @@ class Post:
                         beaten_at = loop.time()
                         self._beaten(await self._store.beat(), beaten_at)
                         self._fresh(loop)
+                        self._heard(beaten_at)
                     letters = await self._store.receive(max(MIN_WAIT_S, beaten_at + self._beat_s - loop.time()))
                 except Exception as error:
                     if not isinstance(error, StoreUnavailable):
@@ -301,13 +315,13 @@ class Post:
     def _beaten(self, beat: Beat, now: float) -> None:
         if beat.is_lapsed:
             self._stale()
-            self._settled_at = now + SETTLE_S
+            self._settled_at = self._say_again_at = now + SETTLE_S  # by then the others know that this one lives
             self.on_lapsed()
         # A store that was away or emptied has heard of nobody yet: that is no death.
         alive = beat.alive | self.alive if now < self._settled_at else beat.alive
         gone, self.alive = self.alive - alive, alive
         for replica in gone:
-            self._dead[replica] = None
+            self._dead[replica] = now
             if len(self._dead) > MAX_DEAD:
                 del self._dead[next(iter(self._dead))]
         for replica in alive & self._dead.keys():
@@ -323,6 +337,13 @@ class Post:
         if not self.is_fresh:
             self.is_fresh = True
             self.on_fresh()
+
+    def _heard(self, now: float) -> None:
+        """What must be known is said again where it may not be."""
+        lost = self._store.lost
+        if lost != self._lost_before or now >= self._say_again_at:
+            self._lost_before, self._say_again_at = lost, float("inf")
+            self.on_unheard()
 
     def _stale(self) -> None:
         if self.is_fresh:

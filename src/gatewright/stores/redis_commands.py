@@ -20,6 +20,7 @@ import structlog
 from redis.exceptions import NoScriptError
 
 from gatewright.errors import StoreUnavailable
+from gatewright.stores.limit import Limit
 from gatewright.stores.redis_connections import Command, Server, Unreachable
 from gatewright.stores.redis_scripts import Script
 
@@ -33,8 +34,8 @@ PAUSE_S: Final = 0.05
 once whether Redis is back."""
 PAUSE_MAX_S: Final = 1.0
 ATTEMPT_S: Final = 1.5
-"""More than a batch may take by the bounds of its connection, as a multiple of `timeout_s`: names are resolved, TLS is
-agreed on, a Sentinel is asked."""
+"""How long a batch may take in all, as a multiple of `timeout_s`: it may have to be connected for it, names are
+resolved, TLS is agreed on, a Sentinel is asked."""
 UNREACHABLE: Final = "the session store cannot be reached"
 Start: TypeAlias = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None] | None"]
 log = structlog.get_logger("gatewright.store")
@@ -179,7 +180,7 @@ class Commands:
     async def _asked_server(self, commands: list[Command]) -> list[Any]:
         self.round_trips += 1
         try:
-            async with asyncio.timeout(self._bound_s):
+            async with Limit(self._bound_s):
                 return await self._server.run(commands)
         except TimeoutError as error:
             await self._server.forget()

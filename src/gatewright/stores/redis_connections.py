@@ -1,7 +1,7 @@
 """Connections to Redis: one server, one behind Sentinels, or a Cluster, each plain or over TLS.
 
 What the rest of the store sees is a `Server`: run many commands in one go, and read one inbox. Nothing is retried
-here: whoever asked knows whether asking twice is harmless. A command that takes longer than `timeout_s` closes the
+here: whoever asked knows whether asking twice is harmless. A command that is given up closes the
 connection it was on, so that its answer never becomes that of another one.
 """
 
@@ -28,6 +28,7 @@ from redis.exceptions import (
     TryAgainError,
 )
 
+from gatewright.stores.limit import Limit
 from gatewright.stores.settings import Address, Store
 
 Command: TypeAlias = tuple[str | bytes | int | float, ...]
@@ -46,8 +47,9 @@ class Server:
     """A Redis to talk to. Opens its connections when they are needed, and again when they broke."""
 
     def __init__(self, settings: Store, waits_s: float = 0.0) -> None:
-        """`waits_s`: how long an answer may take on top of `timeout_s`."""
-        self._client, self._sentinels = _client(settings.address(), settings, settings.timeout_s + waits_s)
+        """`waits_s`: how long `read` may take on top of `timeout_s`. Whoever uses `run` bounds it."""
+        self._bound_s = settings.timeout_s + waits_s
+        self._client, self._sentinels = _client(settings.address(), settings)
 
     async def run(self, commands: Sequence[Command]) -> list[Any]:
         """The answers to commands, in order; an error that is one command's own is its answer. Raises Unreachable."""
@@ -70,12 +72,13 @@ class Server:
         options: dict[str, Any] = {}
         client = self._client
         try:
-            if isinstance(client, RedisCluster):
-                await client.initialize()
-                options = {"target_nodes": client.get_node_from_key(stream)}
-            found = await client.execute_command(
-                "XREAD", "COUNT", count, "BLOCK", wait_ms, "STREAMS", stream, after, **options
-            )
+            async with Limit(self._bound_s):
+                if isinstance(client, RedisCluster):
+                    await client.initialize()
+                    options = {"target_nodes": client.get_node_from_key(stream)}
+                found = await client.execute_command(
+                    "XREAD", "COUNT", count, "BLOCK", wait_ms, "STREAMS", stream, after, **options
+                )
         except (RedisError, OSError, TimeoutError) as error:
             raise Unreachable(_said(error)) from error
         return [entry for _, entries in found or () for entry in entries]
@@ -100,13 +103,13 @@ class Server:
         return isinstance(self._client, RedisCluster)
 
 
-def _client(address: Address, settings: Store, timeout_s: float) -> tuple[Redis | RedisCluster, list[Redis]]:
+def _client(address: Address, settings: Store) -> tuple[Redis | RedisCluster, list[Redis]]:
     """The client, and those of the Sentinels that it asks."""
     options: dict[str, Any] = {
         "username": address.username,
         "password": address.password,
         "socket_connect_timeout": settings.timeout_s,
-        "socket_timeout": timeout_s,
+        "socket_timeout": None,  # bounded by whoever asks: see `Limit`
         "protocol": 2,  # answers of one shape, whatever stands in between
         **_tls(address, settings),
     }

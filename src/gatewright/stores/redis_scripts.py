@@ -94,11 +94,13 @@ return redis.call('HDEL', KEYS[1], ARGV[1])
 JOIN: Final = Script("""
 local left = redis.call('PTTL', KEYS[1])
 if left < 0 then return 0 end
-redis.call('SADD', KEYS[2], ARGV[1])
-redis.call('PEXPIRE', KEYS[2], left)
+for i = 2, #KEYS do
+  redis.call('SADD', KEYS[i], ARGV[1])
+  redis.call('PEXPIRE', KEYS[i], left)
+end
 return 1
 """)
-"""S and a set; member. Nothing for an unknown session."""
+"""S and sets; member. Nothing for an unknown session."""
 
 KEEP: Final = Script("""
 local left = redis.call('PTTL', KEYS[1])
