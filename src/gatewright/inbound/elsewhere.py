@@ -325,8 +325,13 @@ class Elsewhere:
     def joined(self, session: Session) -> None:
         """A standing stream of the session opened here."""
         self.stand(session, is_standing=True)
+        self._hear(session)
         if self.heirs is not None:
             self.heirs.joined(session.id)
+
+    def _hear(self, session: Session) -> None:
+        if self.host is not None:
+            self.host.hear(session.route, session.client, session.caller)
 
     async def standing(self, session: Session) -> str | None:
         """Another replica that holds a standing stream of the session. Raises StoreUnavailable."""
@@ -415,5 +420,9 @@ class Elsewhere:
         self._sessions.bereave(replicas)
         if self.host is not None:
             self.host.bereave(replicas)
+        for session_id in self._sessions.listening():
+            session = self._sessions.by_id(session_id)
+            if session is not None:
+                self._hear(session)
         if self.heirs is not None:
             self.heirs.bereave(replicas)
