@@ -26,6 +26,7 @@ from gatewright.protocol.tasks import EXTENSION
 
 if TYPE_CHECKING:
     from gatewright.backend.base import Connector, Link
+    from gatewright.backend.states import OwnStates
     from gatewright.protocol.methods import Method
 
 MODERN_ERRORS: Final = frozenset({-32020, -32021, -32022})
@@ -58,8 +59,10 @@ class ModernFace:
         ids: Iterator[int] | None = None,
         *,
         is_tied: bool = False,
+        states: OwnStates | None = None,
     ) -> None:
         self._tasks = tasks
+        self._states = states
         self._name = tasks.backend
         self._connector = connector
         self._start = start
@@ -102,7 +105,8 @@ class ModernFace:
     def outcome(self, answer: Result | Failure, call: Call) -> Outcome:
         """What the answer to a call means. Raises BackendGarbage."""
         try:
-            return bridge.outcome_of(answer, call, self._tasks)
+            outcome = bridge.outcome_of(answer, call, self._tasks)
+            return outcome if self._states is None else self._states.marked(outcome)
         except ProtocolError as error:
             raise BackendGarbage(f"{self._name}: {error}") from error
 

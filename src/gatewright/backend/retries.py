@@ -37,6 +37,7 @@ class _Retry(msgspec.Struct, frozen=True, array_like=True):
     capabilities: bytes
     subject: str
     roles: list[str]
+    chain: str = ""
 
 
 @final
@@ -76,6 +77,7 @@ async def retry(post: Post, replica: str, backend: str, call: Call) -> Outcome:
         bytes(client.capabilities),
         call.caller.subject,
         sorted(call.caller.roles),
+        client.chain,
     )
     talk = post.ask(replica, RETRY, _encode(asked), is_lossy=True)
     try:
@@ -124,7 +126,7 @@ class RetryHost:
             params=params,
             meta=bridge.meta_of(params),
             name=None,
-            client=Client(MODERN[asked.revision], info, capabilities),
+            client=Client(MODERN[asked.revision], info, capabilities, chain=asked.chain),
             caller=Caller(asked.subject, frozenset(asked.roles)),
             reply=FarReply(errand),
             task=task,
