@@ -12,7 +12,8 @@ import msgspec
 from bench.answers import BIG_TEXT_BYTES, HANDSHAKE_REVISION, MANY_TOOLS, MODERN_REVISION
 
 REQUEST_ID = 1
-_CLIENT_INFO = {"name": "bench", "version": "1.0"}
+CLIENT_NAME = "bench"
+_CLIENT_INFO = {"name": CLIENT_NAME, "version": "1.0"}
 _MODERN_META = {
     "io.modelcontextprotocol/protocolVersion": MODERN_REVISION,
     "io.modelcontextprotocol/clientInfo": _CLIENT_INFO,
@@ -79,13 +80,18 @@ def modern(method: str, params: dict[str, Any] | None = None, *, progress_token:
 
 
 def handshake(
-    method: str, params: dict[str, Any] | None = None, *, session: str = "", progress_token: str = ""
+    method: str,
+    params: dict[str, Any] | None = None,
+    *,
+    session: str = "",
+    progress_token: str = "",
+    request_id: int = REQUEST_ID,
 ) -> Call:
     """A 2025-11-25 request in a session that `initialize` made."""
     params = dict(params or {})
     if progress_token:
         params["_meta"] = {"progressToken": progress_token}
-    return _request({**_ACCEPT, **session_headers(session)}, method, params)
+    return _request({**_ACCEPT, **session_headers(session)}, method, params, request_id)
 
 
 def session_headers(session: str) -> dict[str, str]:
@@ -104,8 +110,8 @@ def initialized(session: str) -> Call:
     return Call({**_ACCEPT, **session_headers(session)}, msgspec.json.encode(body))
 
 
-def cancelled(session: str) -> Call:
-    body = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": REQUEST_ID}}
+def cancelled(session: str, request_id: int = REQUEST_ID) -> Call:
+    body = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": request_id}}
     return Call({**_ACCEPT, **session_headers(session)}, msgspec.json.encode(body))
 
 
@@ -133,6 +139,6 @@ def _tool_call(era: str, session: str, tool: str, arguments: dict[str, Any]) -> 
     return modern("tools/call", params) if era == "modern" else handshake("tools/call", params, session=session)
 
 
-def _request(headers: dict[str, str], method: str, params: dict[str, Any]) -> Call:
-    body = {"jsonrpc": "2.0", "id": REQUEST_ID, "method": method, "params": params}
+def _request(headers: dict[str, str], method: str, params: dict[str, Any], request_id: int = REQUEST_ID) -> Call:
+    body = {"jsonrpc": "2.0", "id": request_id, "method": method, "params": params}
     return Call(headers, msgspec.json.encode(body))

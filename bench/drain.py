@@ -4,16 +4,17 @@ Three gateways stand behind a real nginx or HAProxy (the files of `deploy/`, pla
 sides). Calls of the modern era leave at a constant rate, some of them slow, some answered as event streams; beside them
 stand streams (`bench.callers`). In each round every replica gets SIGTERM in turn, has to exit with 0, and is started
 again on its port. With `--sessions` every other call is of the handshake era, in sessions that live in a real Redis and
-are opened once. Exits 1 when anything failed, 2 when a program is missing.
+are opened once; with `--workers` each replica is a supervisor with so many processes. Exits 1 when anything failed, 2
+when a program is missing.
 
     python -m bench.drain --balancer nginx --rounds 20
     python -m bench.drain --balancer haproxy --rounds 20 --sessions 200
+    python -m bench.drain --balancer nginx --rounds 20 --sessions 200 --workers 2
 """
 
 import argparse
 import asyncio
 import contextlib
-import signal
 import sys
 import tempfile
 import time
@@ -26,6 +27,7 @@ import uvloop
 
 from bench.balancers import BALANCERS, Missing, redis
 from bench.callers import Clients, Tally
+from bench.replicas import Replica
 from bench.targets import announcing
 
 _REPLICAS = 3
@@ -36,6 +38,7 @@ _GATEWAY = """
 listen: 127.0.0.1:{port}
 admin: null
 store: {store}
+workers: {workers}
 log: {{level: error}}
 drain_delay_s: {delay_s}
 drain_idle_s: {idle_s}
@@ -47,38 +50,19 @@ _DELAY_AND_IDLE_S = {"nginx": (0.0, 5.0), "haproxy": (2.0, 1.0)}
 refuses, but may send on a kept connection; HAProxy sees `/readyz` fail and sends nothing any more."""
 
 
-class Replica:
-    """One gateway on a port of its own, which it keeps over its restarts."""
-
-    def __init__(self, stub: str, store: str, config: Path, balancer: str, stack: contextlib.ExitStack) -> None:
-        self._config = config
-        self._stack = stack
-        delay_s, idle_s = _DELAY_AND_IDLE_S[balancer]
-        self._settings = {"stub": stub, "store": store, "delay_s": delay_s, "idle_s": idle_s}
-        self.port = 0
-        self.start()
-
-    def start(self) -> None:
-        """Start it, on the port it had if it had one; returns once it listens."""
-        self._config.write_text(_GATEWAY.format(port=self.port, **self._settings))
-        command = [str(Path(sys.executable).parent / "gatewright"), "serve", str(self._config)]
-        line, self.process = self._stack.enter_context(announcing(*command, program=""))
-        self.port = int(line.rpartition(":")[2])
-
-    async def restart(self, tally: Tally) -> None:
-        """SIGTERM, its end, and the next one in its place."""
-        began = time.monotonic()
-        self.process.send_signal(signal.SIGTERM)
-        try:
-            status = await asyncio.to_thread(self.process.wait, _EXIT_S)
-        except psutil.TimeoutExpired:
-            tally.fault("bad exits", f"still there after {_EXIT_S:.0f} s")
-            self.process.kill()
-            status = 0
-        tally.drains_s.append(time.monotonic() - began)
-        if status not in (0, None):  # None: somebody else has waited for it
-            tally.fault("bad exits", f"exit status {status}")
-        await asyncio.to_thread(self.start)
+async def restart(replica: Replica, tally: Tally) -> None:
+    """SIGTERM, its end, and the next one in its place."""
+    began = time.monotonic()
+    try:
+        status = await asyncio.to_thread(replica.terminate, _EXIT_S)
+    except psutil.TimeoutExpired:
+        tally.fault("bad exits", f"still there after {_EXIT_S:.0f} s")
+        replica.kill()
+        status = 0
+    tally.drains_s.append(time.monotonic() - began)
+    if status:
+        tally.fault("bad exits", f"exit status {status}")
+    await asyncio.to_thread(replica.start)
 
 
 async def roll(url: str, replicas: list[Replica], stub: psutil.Process, plan: "Plan") -> Tally:
@@ -93,7 +77,7 @@ async def roll(url: str, replicas: list[Replica], stub: psutil.Process, plan: "P
         await asyncio.sleep(plan.settle_s)
         for _ in range(plan.rounds):
             for replica in replicas:
-                await replica.restart(tally)
+                await restart(replica, tally)
                 await asyncio.sleep(plan.settle_s)
                 if stub.status() == psutil.STATUS_ZOMBIE:
                     raise RuntimeError(f"the stub behind the gateways has died ({stub.wait()}): this run says nothing")
@@ -114,6 +98,7 @@ class Plan:
     rate: float
     streams: int
     sessions: int
+    workers: int
     seed: int
 
     @property
@@ -127,9 +112,11 @@ def stage(plan: Plan) -> Iterator[tuple[str, list[Replica], psutil.Process]]:
     with contextlib.ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gatewright-bench-")))
         stub, process = stack.enter_context(announcing("-m", "bench.stub", "--port", "0"))
-        store = stack.enter_context(redis(directory)) if plan.sessions else "memory"
+        store = stack.enter_context(redis(directory)) if plan.sessions or plan.workers > 1 else "memory"
         files = [directory / f"gateway-{number}.yaml" for number in range(_REPLICAS)]
-        replicas = [Replica(stub, store, file, plan.balancer, stack) for file in files]
+        delay_s, idle_s = _DELAY_AND_IDLE_S[plan.balancer]
+        settings = {"stub": stub, "store": store, "workers": plan.workers, "delay_s": delay_s, "idle_s": idle_s}
+        replicas = [Replica(_GATEWAY, settings, file, stack) for file in files]
         balancer = BALANCERS[plan.balancer]([replica.port for replica in replicas], directory)
         yield stack.enter_context(balancer), replicas, process
 
@@ -139,7 +126,8 @@ def shown(plan: Plan, tally: Tally, took_s: float) -> str:
     latencies = sorted(tally.latencies_s) or [float("nan")]
     drains = sorted(tally.drains_s) or [float("nan")]
     return (
-        f"{plan.balancer}: {len(tally.drains_s)} restarts in {took_s:.0f} s, {tally.counts['calls']} calls at "
+        f"{plan.balancer}, {plan.workers} to a replica: {len(tally.drains_s)} restarts in {took_s:.0f} s, "
+        f"{tally.counts['calls']} calls at "
         f"{plan.rate:.0f}/s ({tally.counts['handshake calls']} in {plan.sessions} sessions), "
         f"{tally.counts['failed calls']} failed; {tally.counts['streams ended well']} streams ended as they should, "
         f"{tally.counts['broken streams']} broke; {tally.counts['bad exits']} bad exits\n"
@@ -156,11 +144,15 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=300.0, help="calls per second")
     parser.add_argument("--streams", type=int, default=50, help="standing streams of each era")
     parser.add_argument("--sessions", type=int, default=0, help="handshake sessions; they need redis-server")
+    parser.add_argument(
+        "--workers", type=int, default=1, help="processes of a replica; more than one need redis-server"
+    )
     parser.add_argument("--seed", type=int, default=1, help="of which calls are slow")
     options = parser.parse_args()
     failed = 0
     for balancer in BALANCERS if options.balancer == "both" else [options.balancer]:
-        plan = Plan(balancer, options.rounds, options.rate, options.streams, options.sessions, options.seed)
+        load = (options.rounds, options.rate, options.streams, options.sessions, options.workers, options.seed)
+        plan = Plan(balancer, *load)
         began = time.monotonic()
         try:
             with stage(plan) as (url, replicas, stub):

@@ -5,46 +5,36 @@ question carries the call's nonce, the answer is HMAC-SHA256(secret, nonce), and
 one right result exists per caller. Afterwards the gateway's sockets (/proc), its tasks and its backend sessions must be
 back at the start. States what a parked call costs in memory. Exits 1 on a wrong or missing answer, a leak or a hang.
 
-    python -m bench.parked [--calls 1000] [--rounds 3] [--deadline 120]
-
-`--gateway FILE` is the process under test: it prints its address, and for each line on its input its number of tasks.
+    scripts/bench parked [--calls 1000] [--rounds 3] [--deadline 120]
 """
 
 import argparse
 import asyncio
-import os
 import random
 import secrets
-import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import psutil
 import uvloop
 
 from bench.answers import digest
 from bench.asker import Asker
 from bench.calls import Call, messages, modern
 from bench.client import Connection
-from bench.targets import ROOT
-from gatewright import config
-from gatewright.app import Gateway, Ready
-from gatewright.cli.logs import configure
+from bench.inspected import Process, State, inspected
 
 _AT_ONCE = 64
 """Connections that the callers share out: a parked call needs none."""
 _CALL_S = 30.0
 _SETTLE_S = 20.0
 _KEEP_ALIVE_S = 1.0
-_STOP_S = 20.0
 _ABLE = {"elicitation": {"form": {}}}
 _MAX_GROWTH = 1.25
 """Of the memory at the peak of a round, from the first to the last: more is a leak."""
@@ -60,15 +50,6 @@ backends:
     max_parked: {calls}
     max_parked_per_caller: {calls}
 """
-
-
-@dataclass(frozen=True)
-class State:
-    """The gateway at one moment."""
-
-    tasks: int
-    sockets: int
-    rss_bytes: int
 
 
 @dataclass
@@ -87,53 +68,6 @@ class Outcome:
         self.counts[kind] += 1
         if len(self.faults) < 10:
             self.faults.append(f"{kind}: {text}")
-
-
-class Process:
-    """The gateway process under test."""
-
-    def __init__(self, process: asyncio.subprocess.Process, url: str) -> None:
-        self.url = url
-        self._process = process
-        self._seen = psutil.Process(process.pid)
-
-    async def state(self) -> State:
-        """How it stands. Its tasks are counted by itself."""
-        reader, writer = self._process.stdout, self._process.stdin
-        assert reader is not None
-        assert writer is not None
-        writer.write(b"tasks\n")
-        tasks = int(await asyncio.wait_for(reader.readline(), _CALL_S))
-        sockets = 0
-        folder = f"/proc/{self._process.pid}/fd"
-        for name in os.listdir(folder):
-            try:
-                sockets += os.readlink(f"{folder}/{name}").startswith("socket:")
-            except FileNotFoundError:
-                continue
-        return State(tasks, sockets, self._seen.memory_info().rss)
-
-
-@asynccontextmanager
-async def gateway(asker: Asker, calls: int, directory: Path) -> AsyncIterator[Process]:
-    """Start it before the asker, and end it by its own pid."""
-    file = directory / "gatewright.yaml"
-    file.write_text(_CONFIG.format(url=asker.url, keep_alive_s=_KEEP_ALIVE_S, calls=calls + _AT_ONCE))
-    command = [sys.executable, "-m", "bench.parked", "--gateway", str(file)]
-    process = await asyncio.create_subprocess_exec(
-        *command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=dict(os.environ)
-    )
-    try:
-        assert process.stdout is not None
-        line = await asyncio.wait_for(process.stdout.readline(), _CALL_S)
-        yield Process(process, line.decode().strip())
-    finally:
-        process.terminate()
-        try:
-            await asyncio.wait_for(process.wait(), _STOP_S)
-        except TimeoutError:
-            process.kill()
-            await process.wait()
 
 
 class Caller:
@@ -277,39 +211,15 @@ async def run(*, calls: int, rounds: int, deadline_s: float, seed: int) -> Outco
     outcome = Outcome()
     try:
         with tempfile.TemporaryDirectory(prefix="gatewright-bench-") as directory:
-            async with gateway(asker, calls, Path(directory)) as process, asyncio.timeout(deadline_s):
+            file = Path(directory) / "gatewright.yaml"
+            file.write_text(_CONFIG.format(url=asker.url, keep_alive_s=_KEEP_ALIVE_S, calls=calls + _AT_ONCE))
+            async with inspected(file) as process, asyncio.timeout(deadline_s):
                 return await press(process, asker, calls=calls, rounds=rounds, seed=seed)
     except TimeoutError:
         outcome.fault("hangs", f"not done within {deadline_s:.0f} s")
         return outcome
     finally:
         asker.stop()
-
-
-def serve(file: str) -> None:
-    """Be the gateway under test, with a say about its tasks."""
-    loaded = config.load(Path(file), os.environ)
-    configure(loaded.log)
-    gate = Gateway(loaded)
-
-    async def main() -> None:
-        loop = asyncio.get_running_loop()
-        reader = asyncio.StreamReader()
-        await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-
-        async def tell() -> None:
-            while await reader.readline():
-                print(len(asyncio.all_tasks()), flush=True)
-
-        def ready(where: Ready) -> None:
-            print(where.url, flush=True)
-
-        async with asyncio.TaskGroup() as group:
-            telling = group.create_task(tell())
-            await gate.run(on_ready=ready)
-            telling.cancel()
-
-    uvloop.run(main())
 
 
 def report(outcome: Outcome, calls: int) -> None:
@@ -336,11 +246,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--deadline", type=float, default=120.0, help="seconds for the whole run")
     parser.add_argument("--seed", type=int, default=1, help="of the order in which they are answered")
-    parser.add_argument("--gateway", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.gateway:
-        serve(options.gateway)
-        return 0
     running = run(calls=options.calls, rounds=options.rounds, deadline_s=options.deadline, seed=options.seed)
     outcome = uvloop.run(running)
     print(f"{options.calls} parked calls at once, {options.rounds} rounds, answered in random order")
