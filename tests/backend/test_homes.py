@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import cast
 
+import msgspec
 import pytest
 
 from backend.test_relay import until
@@ -228,3 +229,27 @@ async def test_leaving_ends_nothing_that_others_go_on_with() -> None:
         shared = await a.settle()
         await shared.leave()  # nobody listens at that address: a DELETE would take its time and fail
         assert not shared.link.is_open
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        b"",
+        b"\xc1",
+        msgspec.msgpack.encode(["a", b"id"]),
+        msgspec.msgpack.encode(["a", b"id\r\nx-injected: 1", b'{"protocolVersion":"2025-11-25"}', "n"]),
+        msgspec.msgpack.encode(["a", b"\xff", b'{"protocolVersion":"2025-11-25"}', "n"]),
+    ],
+)
+async def test_a_claim_that_nobody_can_have_made_is_replaced(claim: bytes) -> None:
+    """The store may hold anything: a session is opened anew, and no header of ours says what it likes."""
+    async with houses("a", "b") as (a, b):
+        assert await a.store.claim("ref", "box", claim, None) == claim
+        found = await b.settle()
+        assert isinstance(found.link, HttpLink)
+        assert found.link.session_id == b"b1"
+        again = await a.settle()
+        assert isinstance(again.link, HttpLink)
+        assert again.link.session_id == b"b1"
+        found.claim = claim
+        assert await b.homes.take_over(found, frozenset("a")) is False

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
+from typing import cast
 
 import msgspec
 import pytest
@@ -15,6 +17,7 @@ from gatewright.inbound.settings import Sessions as SessionSettings
 from gatewright.inbound.standing import Standing
 from gatewright.protocol import jsonrpc
 from gatewright.protocol.methods import CANCELLED
+from gatewright.stores.base import Record, Store, reference
 from inbound.neighbours import neighbours, until
 
 pytestmark = pytest.mark.anyio
@@ -218,3 +221,48 @@ async def test_what_nobody_uses_here_is_forgotten_and_found_again() -> None:
         await b.found()
         assert await b.store.owners(opened.ref) == {"b"}
         assert await a.found() is not opened
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        Record("2099-01-01", b"{}", b"{}", 1.0),
+        Record("2025-11-25", b"x", b"{}", 1.0),
+        Record("2025-11-25", b"{}", b"[]", 1.0),
+        Record("2025-11-25", b"{}", b'{"roots":{}},"injected":{', 1.0),
+        Record("2025-11-25", b"{}", b"{}", 1.0, metadata={"chain": '["a"],"injected":1'}),
+    ],
+)
+async def test_a_session_that_nobody_could_have_kept_is_unknown(record: Record) -> None:
+    """What the store holds goes to backends as it is: it is read before, and what is not to be read is not served."""
+    async with neighbours("a") as (a,):
+        await a.store.create(reference("id", "", ANONYMOUS), record)
+        with pytest.raises(UnknownSession):
+            await a.found()
+
+
+async def test_a_log_level_that_is_none_is_not_taken_over() -> None:
+    """Neither with the session nor later."""
+    async with neighbours("a", "b") as (a, b):
+        session = await a.begin()
+        await a.store.set_log_level(session.ref, "loudest")
+        found = await b.found()
+        assert found.client.log_level is None
+        b.sessions.distrust()
+        b.sessions.trust()
+        assert (await b.found()).client.log_level is None
+
+
+async def test_whoever_waits_for_a_session_hears_of_a_bug() -> None:
+    """As of any: it is answered under an id, and its connection is not cut."""
+    async with neighbours("a") as (a,):
+
+        async def broken(ref: str) -> None:
+            raise ZeroDivisionError
+
+        a.elsewhere.store = cast("Store", SimpleNamespace(load=broken))  # type: ignore[misc]
+        try:
+            for result in await asyncio.gather(*(a.found("nobody") for _ in range(3)), return_exceptions=True):
+                assert isinstance(result, ZeroDivisionError)
+        finally:
+            a.elsewhere.store = a.store  # type: ignore[misc]

@@ -129,3 +129,32 @@ async def test_what_is_not_kept_any_more_is_refused() -> None:
         with pytest.raises(InvalidRequest, match="too old"):
             await b.far.resume(await b.found(), f"{stream.number}-1")
         assert read((await b.far.resume(await b.found(), f"{stream.number}-2")).missed)
+
+
+async def test_what_was_lost_in_the_middle_is_not_passed_over() -> None:
+    """The store was not there for a moment: a client that resumes is told that it misses something, not spared it."""
+    async with neighbours("a", "b", dead_s=1.0) as (a, b):
+        session = await a.begin()
+        for place in (1, 2, 4):
+            a.store.record(session.ref, "a.s1", place, b"%d" % place)
+        a.die()
+        await until(lambda: "a" not in b.post.alive)
+        found = await b.found()
+        for last in ("a.s1-0", "a.s1-1", "a.s1-2"):
+            with pytest.raises(InvalidRequest, match="too old"):
+                await b.far.resume(found, last)
+        assert [data for _, data in read((await b.far.resume(found, "a.s1-3")).missed)] == [b"4"]
+        b.store.record(session.ref, "a.s1", 4, b"4")
+        assert len(read((await b.far.resume(found, "a.s1-3")).missed)) == 1
+
+
+@pytest.mark.parametrize("opened", [b"", b"x", b"[null]", b'{"a":1}', b"\xff"])
+async def test_a_stream_that_was_opened_with_garbage_cannot_be_resumed(opened: bytes) -> None:
+    """The store may hold anything."""
+    async with neighbours("a", "b", dead_s=1.0) as (a, b):
+        session = await a.begin()
+        a.store.opened(session.ref, "a.1", opened)
+        a.die()
+        await until(lambda: "a" not in b.post.alive)
+        with pytest.raises(InvalidRequest):
+            await b.far.resume(await b.found(), "a.1-0")

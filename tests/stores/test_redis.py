@@ -20,7 +20,7 @@ needs_redis()
 from gatewright.background import Background  # noqa: E402
 from gatewright.errors import StoreUnavailable  # noqa: E402
 from gatewright.secret import Secret  # noqa: E402
-from gatewright.stores.base import Beat, Record, Store  # noqa: E402
+from gatewright.stores.base import Beat, Record, Replayed, Store  # noqa: E402
 from gatewright.stores.redis import RedisStore  # noqa: E402
 from gatewright.stores.settings import Store as StoreSettings  # noqa: E402
 
@@ -247,3 +247,20 @@ async def test_keys_stay_within_the_prefix_and_end_with_their_session(server: Re
         assert await one.end(REF) == {"a"}
         assert f"{{{REF}}}" not in server.cli("KEYS", "one:*")
         assert all(int(server.cli("PTTL", key)) > 0 for key in server.cli("KEYS", "one:inbox*").split())
+
+
+@pytest.mark.anyio
+async def test_what_is_not_ours_in_redis_is_as_if_it_were_not_there(server: RedisServer) -> None:
+    """A session that cannot be read is unknown, an entry of the inbox that is no letter is passed over, and neither
+    costs the others anything."""
+    async with opened(server.url, "a", key_prefix="odd") as (a,):
+        await a.create("ref", Record("r", b"{}", b"{}", 1.0))
+        for value in ("x", "", "\\xc1", "[]"):
+            server.cli("HSET", "odd:{ref}:s", "r", value)
+            assert await a.load("ref") is None
+        await a.create("ref", Record("r", b"{}", b"{}", 1.0))
+        server.cli("XADD", "odd:{ref}:e", "*", "s", "a.1", "p", "x", "m", "y")
+        assert await a.replay("ref", "a.1") == Replayed([], None, None)
+        server.cli("XADD", "odd:inbox:{a}", "*", "q", "x")
+        assert await a.send("a", [b"letter"])
+        assert await a.receive(1.0) == [b"letter"]

@@ -20,7 +20,7 @@ import msgspec
 import structlog
 
 from gatewright.backend.base import Connector, Link, Request
-from gatewright.backend.http import HttpConnector, HttpLink
+from gatewright.backend.http import HttpConnector, HttpLink, is_visible
 from gatewright.backend.relay import RelayLink
 from gatewright.backend.undecided import UndecidedConnector, UndecidedLink
 from gatewright.call import Call, Caller, Client, Failure, Params, Result
@@ -140,7 +140,8 @@ class Claim(msgspec.Struct, frozen=True, array_like=True):
 
 
 _encode: Final = msgspec.msgpack.Encoder().encode
-_decode: Final = msgspec.msgpack.Decoder(Claim).decode
+_decode_claim: Final = msgspec.msgpack.Decoder(Claim).decode
+_NOBODYS: Final = Claim("", None, b"", "")
 
 
 @final
@@ -173,7 +174,7 @@ class Homes:
             known = await self._registry.claimed(session, self._backend)
             if known is None:
                 return
-            claim = _decode(known)
+            claim = _read(known)
             if claim.handle is not None and not await self.post.lives(claim.replica):
                 await adopt()
 
@@ -238,7 +239,7 @@ class Homes:
         standing = await self._registry.claimed(session.sink.session, self._backend)
         if standing is None or standing == session.claim:
             return True
-        claim = _decode(standing)
+        claim = _read(standing)
         if claim.handle is None or claim.handle != handle_of(session.link):
             return False
         session.claim, session.hears = standing, claim.replica == self.post.replica
@@ -247,7 +248,7 @@ class Homes:
     async def take_over(self, session: BackendSession, replicas: frozenset[str]) -> bool:
         """Carry from now on what the backend says outside calls, if one of these replicas did and no other one was
         faster. Raises StoreUnavailable."""
-        claim, client_session = _decode(session.claim), session.sink.session
+        claim, client_session = _read(session.claim), session.sink.session
         if claim.replica not in replicas or claim.handle is None:
             return False
         session.hears, session.claim = await self._taken(client_session, claim, session.claim)
@@ -261,7 +262,7 @@ class Homes:
 
     async def _adopted(self, known: bytes, session: str, sink: SessionSink) -> BackendSession | None:
         """The backend session of that claim, None when it must be opened anew."""
-        claim = _decode(known)
+        claim = _read(known)
         try:
             revision, result = handshake.read_initialize_result(claim.result)
         except ProtocolError:
@@ -285,6 +286,16 @@ class Homes:
         found = BackendSession(link, sink, revision, result)
         found.claim, found.hears = known, hears
         return found
+
+
+def _read(text: bytes) -> Claim:
+    """A claim as the store gives it back: nobody's when it is none, since the store may hold anything, and the session
+    id in it goes into a header."""
+    try:
+        claim = _decode_claim(text)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        claim = _NOBODYS
+    return claim if claim.handle is None or is_visible(claim.handle) else _NOBODYS
 
 
 def handle_of(link: Link) -> bytes | None:

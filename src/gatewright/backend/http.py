@@ -373,7 +373,7 @@ class HttpLink:
         session = response.headers.get(b"mcp-session-id")
         if not session:
             return
-        if not _is_visible(session):
+        if not is_visible(session):
             response.abort()
             raise BackendGarbage(f"{self._name} gave a session id that is not visible ASCII")
         self.session_id = session
@@ -453,7 +453,8 @@ def _messages(data: bytes) -> list[jsonrpc.Message]:
         raise ProtocolError(error.message) from error
 
 
-def _is_visible(value: bytes) -> bool:
+def is_visible(value: bytes) -> bool:
+    """Whether it may be a session id: visible ASCII (S-20)."""
     return all(0x21 <= byte <= 0x7E for byte in value)
 
 

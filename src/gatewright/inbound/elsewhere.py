@@ -24,12 +24,12 @@ from gatewright.backend.relay import RelayHost
 from gatewright.backend.sinks import Changes
 from gatewright.background import Background
 from gatewright.call import Caller, Client
-from gatewright.errors import GatewayError, ProtocolError, StoreUnavailable, UnknownSession
+from gatewright.errors import ProtocolError, StoreUnavailable, UnknownSession
 from gatewright.inbound.notices import Notices
-from gatewright.protocol import jsonrpc
+from gatewright.protocol import handshake, jsonrpc
 from gatewright.protocol.jsonrpc import Id
-from gatewright.protocol.revisions import HANDSHAKE
-from gatewright.stores.base import Record, Store, reference
+from gatewright.protocol.modern import LOG_LEVELS
+from gatewright.stores.base import Found, Record, Store, reference
 from gatewright.stores.post import Post
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ class Elsewhere:
     ) -> None:
         try:
             loading.set_result(await self._loaded(session_id, ref, route, caller))
-        except GatewayError as error:
+        except Exception as error:  # noqa: BLE001 - whoever waits answers its client, and logs what is no refusal
             loading.set_exception(error)
             loading.exception()  # seen: whoever asked may be gone
         finally:
@@ -175,18 +175,9 @@ class Elsewhere:
                 self._sessions.drop(held)  # it ended while nobody could say so
             raise UnknownSession(UNKNOWN)
         if held is None:
-            record = found.record
-            client = Client(
-                HANDSHAKE[record.revision],
-                msgspec.Raw(record.info),
-                msgspec.Raw(record.capabilities),
-                session_id,
-                log_level=found.log_level,
-                chain=record.metadata.get("chain", ""),
-            )
-            held = self._sessions.adopt(session_id, route, caller, client)
-        elif found.log_level is not None:
-            held.set_log_level(found.log_level)
+            held = self._sessions.adopt(session_id, route, caller, _client_of(found, session_id))
+        elif found.log_level in LOG_LEVELS:
+            held.set_log_level(str(found.log_level))
         self._sessions.believe(held)
         return held
 
@@ -426,3 +417,16 @@ class Elsewhere:
                 self._hear(session)
         if self.heirs is not None:
             self.heirs.bereave(replicas)
+
+
+def _client_of(found: Found, session_id: str) -> Client:
+    """Whose session it is. Raises UnknownSession when that is not to be read: its client initializes anew."""
+    record = found.record
+    chain = record.metadata.get("chain", "")
+    try:
+        return handshake.restored(
+            record.revision, record.info, record.capabilities, session_id, found.log_level, chain
+        )
+    except ProtocolError as error:
+        log.warning("a session in the store cannot be read", reason=str(error)[:200])
+        raise UnknownSession(UNKNOWN) from error

@@ -122,14 +122,16 @@ class FarStreams:
         store = self._elsewhere.store
         kept = await store.replay(session.ref, name)
         after = position_of(last_event_id.partition("-")[2])
-        events = [(place, message) for place, message in kept.events if place > after]
+        later = {place: message for place, message in reversed(kept.events) if place > after}
+        events = sorted(later.items())
         last = kept.events[-1][0] if kept.events else after
-        if after < 0 or (events and events[0][0] != after + 1) or (kept.done is not None and last < kept.done):
+        is_whole = list(later) == list(range(after + len(later), after, -1))  # what was lost on the way leaves a gap
+        if after < 0 or not is_whole or (kept.done is not None and last < kept.done):
             raise InvalidRequest("Last-Event-ID is too old: events after it are not kept any more")
         if not is_standing and kept.done is None:
             if kept.opened is None:
                 raise InvalidRequest("Last-Event-ID is unknown: that stream cannot be resumed")
-            for place, request_id in enumerate(_decode_ids(kept.opened), max(last, after) + 1):
+            for place, request_id in enumerate(_ids(kept.opened), max(last, after) + 1):
                 lost = jsonrpc.error(request_id, refusals.failure(BackendGarbage(LOST)))
                 store.record(session.ref, name, place, lost)
                 events.append((place, lost))
@@ -178,3 +180,11 @@ class FarStreams:
         if session is None:
             raise InvalidRequest("Last-Event-ID is unknown: that stream cannot be resumed")
         return session
+
+
+def _ids(opened: bytes) -> list[Id]:
+    """The requests that a stream answers, as the store kept them. Raises InvalidRequest when it kept something else."""
+    try:
+        return _decode_ids(opened)
+    except jsonrpc.UNREADABLE as error:
+        raise InvalidRequest("Last-Event-ID is unknown: that stream cannot be resumed") from error

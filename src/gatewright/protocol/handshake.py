@@ -16,6 +16,8 @@ from gatewright.call import Client, Json, Params
 from gatewright.errors import InvalidParams, InvalidRequest, ProtocolError
 from gatewright.protocol import jsonrpc
 from gatewright.protocol.chain import CHAIN_KEY
+from gatewright.protocol.chain import read as read_chain
+from gatewright.protocol.modern import LOG_LEVELS
 from gatewright.protocol.revisions import HANDSHAKE, LATEST_HANDSHAKE, Revision, negotiated
 
 
@@ -92,6 +94,23 @@ def client_of(params: Params, session: str) -> Client:
         raise InvalidParams(f"initialize: capabilities and clientInfo exceed {MAX_CLIENT_BYTES} bytes")
     # Copied: what is read is a part of the whole body, which would be kept with it.
     return Client(negotiated(read.protocolVersion), identity(read.clientInfo), read.capabilities.copy(), session)
+
+
+def restored(revision: str, info: bytes, capabilities: bytes, session: str, level: str | None, chain: str) -> Client:
+    """A client that introduced itself to another replica, as a store gives it back. Raises ProtocolError for what no
+    replica of this version keeps: the store may hold anything, and this goes to backends as it is."""
+    known = HANDSHAKE.get(revision)
+    if known is None:
+        raise ProtocolError(f"a session of revision {revision[:40]!r}, which is not served here")
+    jsonrpc.members(info)
+    jsonrpc.members(capabilities)
+    try:
+        read_chain(Raw(chain.encode() or b"[]"))
+    except (InvalidParams, UnicodeEncodeError) as error:
+        raise ProtocolError("a session with a chain of gateways that is none") from error
+    return Client(
+        known, Raw(info), Raw(capabilities), session, log_level=level if level in LOG_LEVELS else None, chain=chain
+    )
 
 
 def identity(info: Json) -> Raw:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Final, final
 
 import msgspec
+import structlog
 
 from gatewright.errors import StoreUnavailable
 from gatewright.stores import redis_scripts as scripts
@@ -32,6 +33,7 @@ HELD_MS: Final = 15 * 60 * 1000
 FIRST: Final = "0"
 _decode_record: Final = msgspec.msgpack.Decoder(Record).decode
 _encode: Final = msgspec.msgpack.Encoder().encode
+log = structlog.get_logger("gatewright.store")
 
 
 @final
@@ -83,7 +85,11 @@ class RedisStore:
         found = await self._commands.script(scripts.LOAD, self._all(ref), self._idle_ms, self.replica)
         if found is None:
             return None
-        return Found(_decode_record(found[0]), None if found[1] is None else found[1].decode())
+        try:
+            return Found(_decode_record(found[0]), None if found[1] is None else found[1].decode())
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            log.warning("a session in the store cannot be read", reason=str(error)[:200])
+            return None
 
     def touch(self, ref: str) -> None:
         """See SessionStore.touch."""
@@ -160,7 +166,11 @@ class RedisStore:
     async def replay(self, ref: str, stream: str) -> Replayed:
         """See EventStore.replay."""
         found = await self._commands.script(scripts.REPLAY, [self._key(ref, "e")], stream)
-        return replayed([(int(place), bytes(message)) for place, message in zip(found[::2], found[1::2], strict=True)])
+        try:
+            return replayed([(int(place), bytes(text)) for place, text in zip(found[::2], found[1::2], strict=True)])
+        except ValueError:
+            log.warning("events in the store cannot be read")
+            return Replayed([], None, None)
 
     def _keep(self, ref: str, stream: str, position: int, message: bytes) -> None:
         keys = [self._key(ref, "s"), self._key(ref, "e")]
@@ -195,7 +205,7 @@ class RedisStore:
         if entries:
             self._last = entries[-1][0].decode()
             self._commands.push("XDEL", self._inbox, *(number for number, _ in entries))
-        return [fields[b"m"] for _, fields in entries]
+        return [fields[b"m"] for _, fields in entries if b"m" in fields]  # no letter of ours
 
     async def take(self, letter: str) -> bool:
         """See ReplicaStore.take."""
@@ -248,4 +258,4 @@ class RedisStore:
 
 
 def _names(found: Sequence[bytes]) -> frozenset[str]:
-    return frozenset(name.decode() for name in found)
+    return frozenset(name.decode(errors="replace") for name in found)
