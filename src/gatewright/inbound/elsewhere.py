@@ -424,9 +424,7 @@ def _client_of(found: Found, session_id: str) -> Client:
     record = found.record
     chain = record.metadata.get("chain", "")
     try:
-        return handshake.restored(
-            record.revision, record.info, record.capabilities, session_id, found.log_level, chain
-        )
+        return handshake.restored(record.revision, record.info, record.capabilities, session_id, found.log_level, chain)
     except ProtocolError as error:
         log.warning("a session in the store cannot be read", reason=str(error)[:200])
         raise UnknownSession(UNKNOWN) from error
