@@ -108,3 +108,17 @@ async def test_a_stream_that_moves_loses_nothing_on_the_way() -> None:
 
 async def _nowhere(chunk: bytes) -> None:
     """Nobody reads."""
+
+
+async def test_who_is_taken_for_dead_for_a_moment_keeps_its_streams() -> None:
+    """A list change that is said meanwhile takes nothing away from it: what comes afterwards reaches its stream."""
+    async with neighbours("a", "b") as (a, b):
+        opened = await a.begin()
+        _, standing = await listening(b)
+        b.die()
+        await until(lambda: a.post.is_dead("b"))
+        a.elsewhere.changed("box", opened.id, "notifications/tools/list_changed")
+        await emit(opened, 1)
+        b.running = a.background(b.post.run())
+        await until(lambda: standing.unsent() == [notice(1)])
+        assert await a.store.standing(opened.ref) == {"b"}

@@ -261,3 +261,26 @@ async def test_one_that_has_just_started_is_not_dead() -> None:
         assert not await there.a.lives("never")
         await until(lambda: there.a.is_dead("new"))
         assert not await there.a.lives("new")
+
+
+async def test_what_must_be_known_is_said_again_when_something_was_lost() -> None:
+    """What nobody waits for may not have reached the store: once for each time that something did not."""
+    said: list[str] = []
+    async with office() as there:
+        there.a.on_unheard = lambda: said.append("again")
+        store = there.a._store
+        assert isinstance(store, MemoryStore)
+        store.lost += 3
+        await until(lambda: said)
+        seen = len(there.shelf.alive)
+        await until(lambda: there.a.is_fresh and seen == 2)
+        assert said == ["again"]
+
+
+async def test_who_died_a_moment_ago_may_only_be_slow() -> None:
+    """What it said is not cleared away yet."""
+    async with office() as there:
+        there.stop(there.b)
+        await until(lambda: there.a.is_dead("b"))
+        assert not there.a.is_long_dead("b")
+        assert not there.a.is_long_dead("a")

@@ -159,6 +159,18 @@ async def test_a_server_that_pauses_holds_nobody_up(tmp_path: Path) -> None:
             assert [one and one.record.created_at for one in found] == [float(number) for number in range(20)]
 
 
+@pytest.mark.anyio
+async def test_a_late_beat_hides_no_death(server: RedisServer) -> None:
+    """A beat that was given up may be carried out by a server that was asleep, after others saw this replica dead: it
+    learns of that all the same."""
+    async with opened(server.url, "a", dead_after_s=0.5, key_prefix="late") as (store,):
+        dead_at = asyncio.get_running_loop().time() + 0.6
+        await until(lambda: asyncio.get_running_loop().time() > dead_at)
+        server.cli("ZADD", "late:replicas", "99999999999999", "a")
+        assert (await store.beat()).is_lapsed
+        assert not (await store.beat()).is_lapsed
+
+
 async def eventually(store: RedisStore) -> Beat:
     """The store answers again, within the bound."""
     async with asyncio.timeout(5):
