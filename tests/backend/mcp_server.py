@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
@@ -182,12 +183,17 @@ class McpServer:
         """Messages until None, or until the other end closes."""
         async with asyncio.TaskGroup() as tasks:
             writing = tasks.create_task(self._write(peer, queue))
-            leaving = tasks.create_task(peer.reader.read(1))
+            leaving = tasks.create_task(self._left(peer))
             await asyncio.wait([writing, leaving], return_when=asyncio.FIRST_COMPLETED)
             writing.cancel()
             leaving.cancel()
         if writing.cancelled():
             raise EOFError
+
+    async def _left(self, peer: Peer) -> None:
+        """The other end closes, in whatever way."""
+        with contextlib.suppress(ConnectionError):
+            await peer.reader.read(1)
 
     async def _write(self, peer: Peer, queue: asyncio.Queue[dict[str, Any] | None]) -> None:
         while (message := await queue.get()) is not None:

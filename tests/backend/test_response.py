@@ -32,6 +32,9 @@ class Socket:
     def resume_reading(self) -> None:
         self.done.append("resume")
 
+    def rest(self) -> None:
+        self.done.append("rest")
+
     def lend(self) -> None:
         self.done.append("lend")
 
@@ -108,6 +111,27 @@ async def test_a_cancelled_read_loses_nothing() -> None:
         reading.cancel()
         stream.push(b"a")
     assert await soon(stream.read()) == b"a"
+
+
+async def test_who_rests_is_told_once_that_there_is_something() -> None:
+    """A piece, the end, or the death of the connection; not at all when it is there already."""
+    socket, told = Socket(), list[str]()
+    stream = HttpStream(socket)
+    assert stream.rest(lambda: told.append("a"))
+    assert (socket.done, told) == (["rest"], [])
+    stream.push(b"1")
+    stream.push(b"2")
+    assert told == ["a"]
+    assert not stream.rest(lambda: told.append("b"))
+    assert await stream.read() == b"12"
+    assert stream.rest(lambda: told.append("c"))
+    stream.complete()
+    assert not stream.rest(lambda: told.append("d"))
+    assert await stream.read() == b""
+    other = HttpStream(Socket())
+    assert other.rest(lambda: told.append("e"))
+    other.fail(BackendGarbage("died"))
+    assert told == ["a", "c", "e"]
 
 
 async def test_a_response_without_a_stream_is_at_its_end() -> None:

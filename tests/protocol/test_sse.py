@@ -166,6 +166,25 @@ def test_an_id_and_a_retry_without_data_are_kept_for_resuming() -> None:
     assert decoder.last_event_id == "42", "an id counts once its event is complete"
 
 
+@pytest.mark.parametrize(
+    ("stream", "is_between"),
+    [
+        (b"", True),
+        (b"data: a\n\n", True),
+        (b"id: 1\nretry: 5\n\n: comment\n\n", True),
+        (b"data", False),
+        (b"data: a\n", False),
+        (b"id: 1\n", False),
+        (b"data: a\n\r", False),
+    ],
+)
+def test_a_decoder_knows_when_nothing_has_begun(stream: bytes, is_between: bool) -> None:
+    """Then another one may take its place."""
+    decoder = Decoder()
+    decoder.feed(stream)
+    assert decoder.is_between == is_between
+
+
 def test_a_line_end_split_over_chunks_is_one_line_end() -> None:
     """CR in one chunk and LF in the next end one line; the event is handed out at the CR, not one chunk later."""
     decoder = Decoder()

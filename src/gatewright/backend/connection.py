@@ -29,6 +29,8 @@ LARGE_BYTES: Final = 64 * 1024
 """A request that may still be on its way out when its answer comes; a smaller one fits into any socket's buffer."""
 KEEP_ALIVE: Final = b"keep-alive"
 """The field in which servers say how long they keep an idle connection."""
+FRAMING: Final = (b"content-length", b"transfer-encoding", KEEP_ALIVE)
+"""The fields that are looked at when a message ends."""
 
 
 class Lost(Exception):
@@ -114,6 +116,13 @@ class HttpConnection(asyncio.Protocol):
         if self._is_paused and self.transport is not None:
             self._is_paused = False
             self.transport.resume_reading()
+
+    def rest(self) -> None:
+        """See Source.rest: of the head, only what says how the stream ends is kept."""
+        self.resume_reading()
+        headers = self._headers
+        if headers is not None:
+            self._headers = {name: headers[name] for name in FRAMING if name in headers}
 
     def drain_or_close(self) -> None:
         """Discard the rest of a stream; if it does not end within DRAIN_S the connection closes."""

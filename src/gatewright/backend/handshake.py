@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import itertools
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Final, final
 
 import structlog
@@ -20,7 +21,7 @@ from gatewright.backend import chained
 from gatewright.backend.base import Connector, Link, Request, SessionLost, Sink
 from gatewright.backend.claims import Claims
 from gatewright.backend.feed import Heard, Wants, announceable, has_subscriptions
-from gatewright.backend.homes import BackendSession, Homes
+from gatewright.backend.homes import BackendSession, Homes, http_link
 from gatewright.backend.leases import Leases
 from gatewright.backend.relay import RelayLink
 from gatewright.backend.sinks import CallSink, Changes, Ear, Outlets, SessionSink, Start, answer
@@ -392,8 +393,16 @@ class HandshakeFace:
 
     async def _carried(self, session: BackendSession) -> None:
         """Carry what the backend says in a session outside calls, and notice when that shows that it is gone."""
+        http = http_link(session.link)
+        if http is not None:
+            http.overhear(partial(self._unheard, session))  # without a task while it says nothing
+            return
         await session.link.listen()
-        if not session.link.is_open:
+        self._unheard(session)
+
+    def _unheard(self, session: BackendSession) -> None:
+        """Nothing is carried outside calls any more."""
+        if not (session.link.is_open or session.has_ended):
             self._drop(session)
 
     async def _initialize(self, client: Client, caller: Caller) -> BackendSession:

@@ -77,6 +77,11 @@ class BackendSession:
         return self._ended
 
     @property
+    def has_ended(self) -> bool:
+        """Whether that is so now."""
+        return self._ended is not None and self._ended.is_set()
+
+    @property
     def subscribed(self) -> Counter[str]:
         """How many listeners want each resource."""
         if self._subscribed is None:
@@ -102,7 +107,7 @@ class BackendSession:
     async def leave(self) -> None:
         """This replica ends. What other replicas go on with does not end with it."""
         self.ended.set()
-        link = _http_link(self.link)
+        link = http_link(self.link)
         if self.claim and link is not None:
             link.leave()
         else:
@@ -300,11 +305,12 @@ def _read(text: bytes) -> Claim:
 
 def handle_of(link: Link) -> bytes | None:
     """What another replica needs to go on with a link's session; None when only this process can."""
-    found = _http_link(link)
+    found = http_link(link)
     return None if found is None else found.session_id
 
 
-def _http_link(link: Link) -> HttpLink | None:
+def http_link(link: Link) -> HttpLink | None:
+    """The HTTP link that a link is, if it is one."""
     inner = link.link if isinstance(link, UndecidedLink) else link
     return inner if isinstance(inner, HttpLink) else None
 

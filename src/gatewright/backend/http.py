@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, final
 
 import msgspec
@@ -20,6 +21,7 @@ from gatewright.backend.address import Address
 from gatewright.backend.base import Link, Refused, Request, SessionLost, Sink
 from gatewright.backend.channel import NOT_SENT, HttpChannel
 from gatewright.backend.connection import Lost
+from gatewright.backend.overheard import Overheard
 from gatewright.backend.repeats import REPEATED, Repeats
 from gatewright.backend.resume import Resume
 from gatewright.background import Background
@@ -29,7 +31,7 @@ from gatewright.protocol import jsonrpc, sse
 from gatewright.protocol.methods import ASKS, CANCELLED
 
 if TYPE_CHECKING:
-    from gatewright.backend.response import HttpResponse
+    from gatewright.backend.response import HttpResponse, HttpStream
     from gatewright.backend.settings import BackendSettings
 
 CLOSE_S: Final = 2.0
@@ -107,6 +109,9 @@ class HttpConnector:
 class HttpLink:
     """One HTTP client of a backend, with its session when it is given one."""
 
+    __slots__ = ("_agreed", "_channel", "_connector", "_is_closed", "_is_handshake", "_is_lost", "_name", "_overheard",
+                 "_post", "_session", "_sink", "_standing", "session_id")  # fmt: skip
+
     def __init__(self, connector: HttpConnector, sink: Sink, session_id: bytes = b"") -> None:
         """`session_id`: of a session that was opened elsewhere."""
         self._connector = connector
@@ -119,7 +124,7 @@ class HttpLink:
         self._session = _SESSION % session_id if session_id else b""
         self._agreed = b""
         self._standing = b""
-        self._listening: asyncio.Timeout | None = None
+        self._overheard: Overheard | None = None
         self._is_handshake = False
         self._is_lost = False
         self._is_closed = False
@@ -194,34 +199,58 @@ class HttpLink:
         self._standing = self._session + headers
         self._is_handshake = True
 
-    async def listen(self) -> None:
-        """Hold the GET stream and resume it when it breaks, until the link closes or the backend has none (405)."""
+    def overhear(self, over: Callable[[], None]) -> None:
+        """Hold the GET stream and resume it when it breaks, until the link closes or the backend has none (405); then
+        `over` is called."""
         if not self.is_open:
+            over()
             return
-        try:
-            async with asyncio.timeout(None) as self._listening:  # `aclose` ends it, whatever it awaits
-                await self._stand()
-        except TimeoutError:
-            return
-        finally:
-            self._listening = None
+        self._overheard = Overheard(self, self._connector.start, self._connector.max_event_bytes, over)
+        self._overheard.begin()
+
+    async def listen(self) -> None:
+        """See Link.listen."""
+        over = asyncio.Event()
+        self.overhear(over.set)
+        await over.wait()
+
+    async def stand(self, headers: bytes) -> HttpStream:
+        """See Overhears.stand."""
+        response = await self._connector.stand(self._standing + headers)
+        if response.status == 200 and response.stream is not None:
+            return response.stream
+        response.abort()
+        self._is_lost = self._is_lost or self._is_session_lost(response, None)
+        told = f"{self._name} answered HTTP status {response.status}"
+        raise Refused(told, response.status, None) if response.status < 500 else BackendUnavailable(told)
+
+    async def hear(self, data: bytes) -> None:
+        """See Overhears.hear."""
+        for message in _messages(data):
+            if message.method is not UNSET:
+                await self._dispatch(message, message.method, self._sink)
+
+    def missed(self) -> None:
+        """See Overhears.missed."""
+        self._sink.missed()
 
     async def aclose(self) -> None:
         """End the backend's session, if it gave one."""
         if self._is_closed:
             return
         self._is_closed = True
-        if self._listening is not None:
-            self._listening.reschedule(0.0)
-        if self._session and not self._is_lost:
-            with contextlib.suppress(BackendError, TimeoutError, OSError):
-                await self._connector.delete(self._standing)
+        try:
+            if self._session and not self._is_lost:
+                with contextlib.suppress(BackendError, TimeoutError, OSError):
+                    await self._connector.delete(self._standing)
+        finally:
+            self.leave()  # after the DELETE, which ends the stream in order
 
     def leave(self) -> None:
         """Close it, and leave the session to others."""
         self._is_closed = True
-        if self._listening is not None:
-            self._listening.reschedule(0.0)
+        if self._overheard is not None:
+            self._overheard.close()
 
     async def _cancel(self, request_id: int) -> None:
         """Tell a handshake backend: there, a closed stream is not a cancel (basic/utilities/cancellation)."""
@@ -301,31 +330,7 @@ class HttpLink:
                 break
         raise BackendGarbage(f"{self._name} broke off its stream without an answer and does not resume it{reason}")
 
-    async def _stand(self) -> None:
-        """One standing stream after the other."""
-        resume = Resume()
-        is_first = True
-        while self.is_open:
-            try:
-                response = await self._connector.stand(self._standing + resume.header())
-                if response.status != 200 or response.stream is None:
-                    response.abort()
-                    self._is_lost = self._is_session_lost(response, None)
-                    if response.status < 500:
-                        return
-                else:
-                    if not is_first and not resume.is_possible:
-                        self._sink.missed()
-                    is_first = False
-                    await self._pump(response, self._sink, resume, None)
-            except BackendError as error:
-                log.debug("stream broke off", backend=self._name, reason=error.message)
-            if not self.is_open:
-                return
-            await asyncio.sleep(resume.pause_s())
-            resume.fruitless += 1
-
-    async def _pump(self, response: HttpResponse, sink: Sink, resume: Resume | None, awaited: int | None) -> _Answer:
+    async def _pump(self, response: HttpResponse, sink: Sink, resume: Resume | None, awaited: int) -> _Answer:
         """Carry a stream's messages to `sink` until the awaited answer or the end. Whatever ends it, the connection
         is free or closed after. A connection that died is an end: the caller knows whether it may be resumed."""
         bound = self._connector.max_event_bytes
@@ -344,10 +349,10 @@ class HttpLink:
                         resume.fruitless = 0
                     for message in _messages(event.data):
                         if message.method is not UNSET:
-                            if awaited is not None and self._is_handshake and message.method in ASKS:
+                            if self._is_handshake and message.method in ASKS:
                                 stream.lend()
                             await self._dispatch(message, message.method, sink)
-                        elif awaited is not None and message.id == awaited:
+                        elif message.id == awaited:
                             answer = jsonrpc.answer_of(message)
                             stream.finish()
                             return answer

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final, Protocol, final
 
 import msgspec
@@ -27,6 +27,9 @@ class Source(Protocol):
     def resume_reading(self) -> None:
         """The reader has caught up."""
 
+    def rest(self) -> None:
+        """The same; nothing may come for long."""
+
     def drain_or_close(self) -> None:
         """The rest is not wanted: free the connection if it ends soon."""
 
@@ -41,7 +44,7 @@ class Source(Protocol):
 class HttpStream:
     """The body of an event stream. One reader."""
 
-    __slots__ = ("_chunks", "_error", "_is_whole", "_queued_bytes", "_source", "_waiter")
+    __slots__ = ("_chunks", "_error", "_is_whole", "_queued_bytes", "_source", "_tell", "_waiter")
 
     def __init__(self, source: Source | None, whole: bytes = b"") -> None:
         """`source` is None for what came `whole`."""
@@ -49,6 +52,7 @@ class HttpStream:
         self._chunks: list[bytes] = [whole] if whole else []
         self._queued_bytes = 0
         self._waiter: asyncio.Future[None] | None = None
+        self._tell: Callable[[], None] | None = None
         self._is_whole = source is None
         self._error: BackendGarbage | None = None
 
@@ -69,6 +73,16 @@ class HttpStream:
         chunks, self._chunks = self._chunks, []
         self._queued_bytes = 0
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    def rest(self, tell: Callable[[], None]) -> bool:
+        """Have `tell` called, once, when there is something to read, instead of waiting for it. False, and nothing is
+        called, when there is already."""
+        if self._chunks or self._is_whole or self._error is not None:
+            return False
+        if self._source is not None:
+            self._source.rest()
+        self._tell = tell
+        return True
 
     def finish(self) -> None:
         """Nothing more of it is wanted: its connection is kept if it ends soon, else closed."""
@@ -108,6 +122,9 @@ class HttpStream:
         waiter = self._waiter
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
+        tell, self._tell = self._tell, None
+        if tell is not None:
+            tell()
 
 
 @final

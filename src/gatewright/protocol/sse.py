@@ -99,6 +99,11 @@ class Decoder:
         self._retry_ms: int | None = None
         self._event_bytes = 0
 
+    @property
+    def is_between(self) -> bool:
+        """No event and no line has begun: another decoder could go on from here, but for what was noted."""
+        return not (self._parts or self._event_bytes or self._has_cr_open)
+
     def feed(self, data: bytes) -> list[Event]:
         """The events that `data` completes, in order. Raises SseError when a bound is broken."""
         if self._has_cr_open and data:
