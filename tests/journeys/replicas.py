@@ -68,7 +68,7 @@ class Replicas:
         path.write_text(json.dumps({**self._config, **more}))
         process = await asyncio.create_subprocess_exec(
             *COMMAND, "serve", str(path), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-            env=environment(),
+            env=environment(PYTHONFAULTHANDLER="1"),
         )  # fmt: skip
         assert process.stdout is not None
         async with asyncio.timeout(START_S):
@@ -107,15 +107,17 @@ class Replicas:
             if replica.process.returncode is None:
                 replica.signal(signal.SIGCONT)
                 replica.signal(signal.SIGTERM)
+        stuck: list[Replica] = []
         for replica in self._replicas:
             try:
                 await replica.ended(10.0)
             except TimeoutError:
-                replica.process.kill()
+                stuck.append(replica)
+                replica.signal(signal.SIGABRT)  # it says where it is
                 await replica.process.wait()
-                raise AssertionError("a replica did not end: " + "\n".join(replica.log)) from None
         for reader in self._readers:
             await reader
+        assert not stuck, "replicas did not end: " + "\n".join("\n".join(one.log) for one in stuck)
 
 
 async def _drained(stream: asyncio.StreamReader, replica: Replica) -> None:

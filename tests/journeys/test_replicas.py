@@ -387,7 +387,7 @@ async def test_in_steady_state_redis_is_not_asked_per_call(tmp_path: Path) -> No
                 there.at(client, turn % 2)
                 await client.tool("echo", text="x")
         spent = commands() - before
-        assert spent < 20 + 16 * (loop.time() - began_at), spent  # signs of life, and nothing else
+        assert spent < 100 + 16 * (loop.time() - began_at), spent  # signs of life, also late ones, and nothing else
 
 
 @pytest.mark.parametrize("kind", ["http", "stdio"])
