@@ -28,13 +28,14 @@ SESSIONS = "40" if which("redis-server") and find_spec("redis") else "0"
 
 
 @pytest.mark.timeout(ROUND_S + 20)
-@pytest.mark.parametrize("balancer", ["nginx", "haproxy"])
-async def test_a_rolling_restart_fails_no_request(balancer: str) -> None:
-    """Every replica gets SIGTERM in turn, with keep-alive on both sides and slow calls under way: calls of both eras
-    are answered rightly, streams end as their era has it, no session is opened anew, each process ends with 0."""
+@pytest.mark.parametrize(("balancer", "workers"), [("nginx", 1), ("haproxy", 1), ("nginx", 2)])
+async def test_a_rolling_restart_fails_no_request(balancer: str, workers: int) -> None:
+    """Every replica, of one process or two, gets SIGTERM in turn, keep-alive on both sides and slow calls under way:
+    calls of both eras are answered rightly, streams end as their era has it, no session is opened anew, each process
+    ends with 0."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "bench.drain", "--balancer", balancer, "--rounds", "1"),
-        *("--rate", "60", "--streams", "20", "--sessions", SESSIONS),
+        *("--rate", "60", "--streams", "20", "--sessions", SESSIONS, "--workers", str(workers)),
         cwd=ROOT,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
