@@ -225,6 +225,18 @@ class StoreContract:
             await settled(b)
             assert await a.send("b", [b"again"])
 
+    async def test_a_full_inbox_is_full_in_bytes_too(self, open_stores: OpenStores) -> None:
+        """One letter may be larger than that, as a body may be; what was read makes room."""
+        async with open_stores("a", "b", max_letter_bytes=1_000) as (a, b):
+            for _ in range(3):
+                assert await a.send("b", [b"x" * 2_000])
+                assert not await a.send("b", [b"y"])
+                assert await b.receive(BOUND_S) == [b"x" * 2_000]
+                await settled(b)
+            assert await a.send("b", [b"x" * 400] * 2)
+            assert await a.send("b", [b"x" * 200])
+            assert not await a.send("b", [b"x"])
+
     async def test_a_replica_lives_as_long_as_it_says_so(self, open_stores: OpenStores) -> None:
         """One that was silent too long is dead to the others, and hears of it itself."""
         async with open_stores("a", "b", dead_after_s=2.0) as (a, b):

@@ -24,8 +24,15 @@ class TestMemoryStore(StoreContract):
             max_events: int = 1_000,
             max_event_bytes: int = 1 << 20,
             dead_after_s: float = 5.0,
+            max_letter_bytes: int = 64 << 20,
         ) -> AsyncIterator[Sequence[Store]]:
-            shelf = Shelf(idle_s=idle_s, max_events=max_events, max_event_bytes=max_event_bytes, dead_s=dead_after_s)
+            shelf = Shelf(
+                idle_s=idle_s,
+                max_events=max_events,
+                max_event_bytes=max_event_bytes,
+                dead_s=dead_after_s,
+                max_letter_bytes=max_letter_bytes,
+            )
             stores = [MemoryStore(shelf, replica) for replica in replicas]
             for store in stores:
                 await store.beat()

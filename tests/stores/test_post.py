@@ -5,14 +5,24 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from contracts.stores import until
 from gatewright.background import Background
-from gatewright.errors import BackendTimeout, GatewayError, InvalidParams, MissingCapability, Overloaded
+from gatewright.errors import (
+    BackendTimeout,
+    GatewayError,
+    InvalidParams,
+    MissingCapability,
+    Overloaded,
+    StoreUnavailable,
+)
+from gatewright.stores.base import ReplicaStore
 from gatewright.stores.memory import MemoryStore, Shelf
-from gatewright.stores.post import MAX_SAID, Errand, Post, ReplicaGone, Talk
+from gatewright.stores.post import MAX_OUT_BYTES, MAX_SAID, Errand, Post, ReplicaGone, Talk
 
 pytestmark = pytest.mark.anyio
 
@@ -119,6 +129,75 @@ async def test_an_error_arrives_as_what_it_is(raised: Exception, seen: type[Exce
         there.b.carry("fail", fail)
         with pytest.raises(seen, match=str(raised)):
             await outcome(there.a, "b", "fail")
+
+
+async def test_what_the_dead_asked_for_is_broken_off() -> None:
+    """The deadline of a call ends what another replica does for it; a dead one keeps none. What outlives it goes on."""
+    async with office() as there:
+        begun: list[str] = []
+        broken: list[str] = []
+        over = asyncio.Event()
+
+        async def wait(errand: Errand) -> bytes:
+            begun.append(errand.body.decode())
+            try:
+                await over.wait()
+            except asyncio.CancelledError:
+                broken.append(errand.body.decode())
+                raise
+            return b""
+
+        there.b.carry("wait", wait)
+        there.b.carry("stay", wait, outlives=True)
+        talks = [there.a.ask("b", kind, kind.encode()) for kind in ("wait", "stay")]
+        await until(lambda: sorted(begun) == ["stay", "wait"])
+        there.stop(there.a)
+        await until(lambda: "a" not in there.b.alive)
+        await until(lambda: broken == ["wait"])
+        for talk in talks:
+            talk.forget()
+        over.set()
+
+
+async def test_what_is_on_its_way_to_one_replica_is_bounded() -> None:
+    """A store that is slower than who talks: what is told is dropped, what is asked fails, and what is half said is
+    broken off, since it must not arrive with a gap."""
+    async with office() as there:
+        large = b"x" * (MAX_OUT_BYTES // 2)
+        heard: list[bytes] = []
+        there.b.hear("news", lambda sender, body: heard.append(body[:1]))
+        for _ in range(5):
+            there.a.tell("b", "news", large)
+        talk = there.a.ask("b", "news", large)
+        with pytest.raises(Overloaded):
+            await talk.next()
+        await until(lambda: not there.a._out)
+        there.a.tell("b", "news", b"y")
+        await until(lambda: b"y" in heard)
+        assert heard == [b"x", b"x", b"y"]
+        assert there.a._out_bytes.keys() == there.a._out.keys()
+
+        async def talk_on(errand: Errand) -> bytes:
+            for _ in range(5):
+                errand.say(large)
+            await asyncio.Event().wait()
+            return b""
+
+        there.b.carry("talk", talk_on)
+        with pytest.raises(GatewayError):
+            await outcome(there.a, "b", "talk")
+
+
+async def test_a_letter_that_cannot_be_taken_is_answered() -> None:
+    """Only this replica may have missed the store for a moment: whoever asks must not wait for ever."""
+    async with office() as there:
+
+        async def unreachable(letter: str) -> bool:
+            raise StoreUnavailable("gone")
+
+        there.b._store = cast("ReplicaStore", SimpleNamespace(take=unreachable, send=there.b._store.send))
+        with pytest.raises(StoreUnavailable):
+            await outcome(there.a, "b", "anything")
 
 
 async def test_a_cancelled_question_is_cancelled_there() -> None:

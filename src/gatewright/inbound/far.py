@@ -14,7 +14,7 @@ from typing import Final, final
 import msgspec
 import structlog
 
-from gatewright.errors import BackendGarbage, InvalidRequest
+from gatewright.errors import BackendGarbage, InvalidRequest, StoreUnavailable
 from gatewright.inbound.elsewhere import Elsewhere
 from gatewright.inbound.events import STANDING_MARK, position_of
 from gatewright.inbound.responder import Responder
@@ -26,6 +26,9 @@ from gatewright.stores.post import Errand, ReplicaGone, Talk
 
 HAND_OVER: Final = "hand over"
 CARRY: Final = "carry stream"
+ANSWER_S: Final = 10.0
+"""How long another replica may take to begin. It does so at once, but what it says may get lost when the store is not
+there for a moment."""
 LOST: Final = "the replica that carried this request is gone: it may have run"
 log = structlog.get_logger("gatewright.sessions")
 
@@ -90,9 +93,13 @@ class FarStreams:
             wanted = _encode(_Wanted(session.ref, last_event_id))
             talk = post.ask(replica, HAND_OVER if is_standing else CARRY, wanted)
             try:
-                missed = await talk.next()
+                async with asyncio.timeout(ANSWER_S):
+                    missed = await talk.next()
             except ReplicaGone:
                 talk.close()
+            except TimeoutError:
+                talk.close()
+                raise StoreUnavailable("the replica that has the stream does not answer") from None
             except BaseException:
                 talk.close()
                 raise

@@ -22,6 +22,9 @@ from gatewright.stores.post import Errand, ReplicaGone
 
 POSTED: Final = "posted"
 UNKNOWN: Final = "Session not found: open a new stream"
+ANSWER_S: Final = 10.0
+"""How long another replica may take to say that it has a body. It does so at once, but what it says may get lost when
+the store is not there for a moment."""
 
 
 @final
@@ -70,7 +73,7 @@ class FarPosts:
         self._elsewhere = elsewhere
         self._take = take
         self._ids: dict[str, str] = {}
-        elsewhere.post.carry(POSTED, self._posted)
+        elsewhere.post.carry(POSTED, self._posted, outlives=True)
 
     async def opened(self, stream_id: str, route: str, caller: Caller) -> str:
         """A stream is open here. Returns the reference that it is known by. Raises StoreUnavailable."""
@@ -98,9 +101,12 @@ class FarPosts:
             raise UnknownSession(UNKNOWN)
         talk = self._elsewhere.post.ask(found.record.home, POSTED, _encode(_Posted(ref, body)))
         try:
-            answer = await talk.next()
+            async with asyncio.timeout(ANSWER_S):
+                answer = await talk.next()
         except ReplicaGone as gone:
             raise UnknownSession(UNKNOWN) from gone
+        except TimeoutError:
+            raise StoreUnavailable("the replica with the stream does not answer: it may have been posted") from None
         finally:
             talk.forget()
         if answer is None:

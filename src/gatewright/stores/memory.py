@@ -15,6 +15,8 @@ from gatewright.stores.base import Beat, Found, Record, Replayed, Share, replaye
 
 MAX_LETTERS = 10_000
 """In one inbox."""
+MAX_LETTER_BYTES = 64 << 20
+"""The same in bytes."""
 
 
 @final
@@ -48,8 +50,15 @@ class Shelf:
     """What the stores of all replicas share."""
 
     def __init__(
-        self, *, idle_s: float = 3_600.0, max_events: int = 1_000, max_event_bytes: int = 1 << 20, dead_s: float = 5.0
+        self,
+        *,
+        idle_s: float = 3_600.0,
+        max_events: int = 1_000,
+        max_event_bytes: int = 1 << 20,
+        dead_s: float = 5.0,
+        max_letter_bytes: int = MAX_LETTER_BYTES,
     ) -> None:
+        self.max_letter_bytes = max_letter_bytes
         self.idle_s = idle_s
         self.max_events = max_events
         self.max_event_bytes = max_event_bytes
@@ -212,6 +221,8 @@ class MemoryStore:
         """See ReplicaStore.send."""
         inbox = self._shelf.inboxes.get(replica)
         if inbox is None or len(inbox) + len(letters) > MAX_LETTERS:
+            return False
+        if inbox and sum(map(len, inbox)) + sum(map(len, letters)) > self._shelf.max_letter_bytes:
             return False
         inbox.extend(letters)
         self._shelf.arrived[replica].set()

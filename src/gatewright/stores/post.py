@@ -21,9 +21,9 @@ from typing import Final, TypeAlias, final
 import msgspec
 import structlog
 
-from gatewright import errors
 from gatewright.background import Background
 from gatewright.errors import GatewayError, Overloaded, StoreUnavailable
+from gatewright.stores import failures
 from gatewright.stores.base import Beat, ReplicaStore
 
 BEAT_S: Final = 1.0
@@ -40,8 +40,11 @@ LONG_DEAD_S: Final = 60.0
 """One that is dead for so long was not only slow: nobody who is alive is taken for dead longer than a beat."""
 MAX_DEAD: Final = 1_000
 """Dead replicas remembered. Their ids do not come back."""
+MAX_OUT_BYTES: Final = 64 << 20
+"""What may be on its way to one replica. Beyond it what nobody waits for is dropped, and the rest broken off."""
 MAX_SAID: Final = 1_000
-"""What one answer in parts may be ahead of whoever asked."""
+MAX_SAID_BYTES: Final = 16 << 20
+"""What one answer in parts may be ahead of whoever asked; one part may be larger."""
 TELL, ASK, SAID, DONE, FAILED, CANCEL = range(6)
 log = structlog.get_logger("gatewright.store")
 
@@ -66,32 +69,8 @@ class Letter(msgspec.Struct, frozen=True, array_like=True):
     body: bytes
 
 
-@final
-class _Failed(msgspec.Struct, frozen=True, array_like=True):
-    """An error on its way."""
-
-    name: str
-    message: str
-    data: bytes | None
-
-
-@final
-class _Required(msgspec.Struct, frozen=True):
-    """The data of a MissingCapability."""
-
-    requiredCapabilities: dict[str, msgspec.Raw]
-
-
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decode: Final = msgspec.msgpack.Decoder(Letter).decode
-_decode_failed: Final = msgspec.msgpack.Decoder(_Failed).decode
-_KNOWN: Final = {
-    name: value
-    for name, value in vars(errors).items()
-    if isinstance(value, type)
-    and issubclass(value, GatewayError)
-    and value.__init__ is GatewayError.__init__  # the others are refusals made before a call goes anywhere
-}
 
 
 @final
@@ -107,6 +86,7 @@ class Talk:
         self.is_taken_back = False
         self._post = post
         self._said: deque[bytes] = deque()
+        self._said_bytes = 0
         self._is_lossy = is_lossy
         self._is_over = False
         self._has_left = False
@@ -137,17 +117,21 @@ class Talk:
                 return None
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
-        return self._said.popleft()
+        body = self._said.popleft()
+        self._said_bytes -= len(body)
+        return body
 
     def say(self, body: bytes) -> None:
         """Something was said."""
-        if len(self._said) >= MAX_SAID:
+        self._said.append(body)
+        self._said_bytes += len(body)
+        while len(self._said) > MAX_SAID or (self._said_bytes > MAX_SAID_BYTES and len(self._said) > 1):
+            self._said_bytes -= len(self._said.popleft())
             if not self._is_lossy:
+                self._said.clear()
                 self.close()
                 self.fail(Overloaded("whoever asked is too slow"))
                 return
-            self._said.popleft()
-        self._said.append(body)
         self._wake()
 
     def end(self, outcome: bytes) -> None:
@@ -217,6 +201,8 @@ class Post:
         self._talks: dict[str, Talk] = {}
         self._errands: dict[str, asyncio.Task[None]] = {}
         self._out: dict[str, list[Letter]] = {}
+        self._out_bytes: dict[str, int] = {}
+        self._outliving: set[str] = set()
         self._watch: asyncio.TimerHandle | None = None
         self._settled_at = 0.0
         self._say_again_at = float("inf")
@@ -228,9 +214,12 @@ class Post:
         """Take what is told of that kind."""
         self._hear[kind] = hear
 
-    def carry(self, kind: str, carry: Carry) -> None:
-        """Carry out what is asked of that kind."""
+    def carry(self, kind: str, carry: Carry, *, outlives: bool = False) -> None:
+        """Carry out what is asked of that kind: as long as whoever asks is interested, or to its end when it
+        `outlives` that one."""
         self._carry[kind] = carry
+        if outlives:
+            self._outliving.add(kind)
 
     def tell(self, replica: str, kind: str, body: bytes) -> None:
         """Tell a replica something. Lost if it is dead, or the store is not there."""
@@ -248,11 +237,25 @@ class Post:
         """Put a letter into the replica's inbox, after those before it."""
         waiting = self._out.get(replica)
         if waiting is not None:
+            size = self._out_bytes[replica] + len(letter.body)
+            if size > MAX_OUT_BYTES and letter.verb in (TELL, ASK, SAID):
+                self._overflowed(letter)
+                return
+            self._out_bytes[replica] = size
             waiting.append(letter)
             return
         self._out[replica] = [letter]
+        self._out_bytes[replica] = len(letter.body)
         if self._background(self._deliver(replica)) is None:
+            del self._out_bytes[replica]
             self._undelivered(self._out.pop(replica), may_have_run=False)
+
+    def _overflowed(self, letter: Letter) -> None:
+        """There is no room for a letter. What it was to be a part of breaks off: it must not go on with a gap."""
+        if letter.verb == ASK:
+            self._talks.pop(letter.number).fail(Overloaded("too much is on its way to the replica that could do it"))
+        elif letter.verb == SAID and letter.number in self._errands:
+            self._errands[letter.number].cancel()
 
     def left(self, talk: Talk, *, is_over: bool) -> None:
         """Whoever asked is not interested any more."""
@@ -327,6 +330,9 @@ class Post:
         for replica in alive & self._dead.keys():
             del self._dead[replica]
         self._lost(now)
+        for number, errand in self._errands.items():
+            if number.rpartition(".")[0] in gone:  # whoever asked: no deadline of its call ends it any more
+                errand.cancel()
         if gone:
             self.on_gone(gone)
 
@@ -365,8 +371,10 @@ class Post:
                 else:
                     if not is_there:
                         self._undelivered(batch, may_have_run=False)
+                self._out_bytes[replica] -= sum(len(one.body) for one in batch)
                 batch = []
         finally:
+            del self._out_bytes[replica]
             self._undelivered([*batch, *self._out.pop(replica)], may_have_run=bool(batch))
 
     def _undelivered(self, letters: list[Letter], *, may_have_run: bool) -> None:
@@ -409,7 +417,7 @@ class Post:
                 hear(letter.sender, letter.body)
         elif letter.verb == ASK:
             task = self._background(self._run(letter))
-            if task is not None:
+            if task is not None and letter.kind not in self._outliving:
                 self._errands[letter.number] = task
                 task.add_done_callback(lambda _: self._errands.pop(letter.number, None))
         elif letter.verb == CANCEL:
@@ -430,39 +438,23 @@ class Post:
         if letter.verb == DONE:
             talk.end(letter.body)
         else:
-            talk.fail(_error(_decode_failed(letter.body)))
+            talk.fail(failures.read(letter.body))
 
     async def _run(self, letter: Letter) -> None:
         """Carry out what was asked, unless it was taken back."""
-        verb, body = FAILED, _failed(GatewayError("it broke off inside the gateway"))
+        verb, body = FAILED, failures.written(GatewayError("it broke off inside the gateway"))
         try:
             if not await self._store.take(letter.number):
                 return
-        except StoreUnavailable:  # whoever asks is told so as well, and takes it back
+        except StoreUnavailable as error:  # it was not begun: whoever asks may have found the store in order
+            self.write(letter.sender, Letter(FAILED, self.replica, "", letter.number, failures.written(error)))
             return
         try:
             verb, body = DONE, await self._carry[letter.kind](Errand(self, letter))
         except GatewayError as error:
-            body = _failed(error)
+            body = failures.written(error)
         finally:
             self.write(letter.sender, Letter(verb, self.replica, "", letter.number, body))
-
-
-def _failed(error: GatewayError) -> bytes:
-    if isinstance(error, errors.MissingCapability):
-        name = errors.MissingCapability.__name__
-    else:
-        name = next((one.__name__ for one in type(error).__mro__ if one.__name__ in _KNOWN), "GatewayError")
-    data = None if error.data is None else msgspec.json.encode(error.data)
-    return _encode(_Failed(name, error.message, data))
-
-
-def _error(failed: _Failed) -> GatewayError:
-    if failed.name == errors.MissingCapability.__name__ and failed.data is not None:
-        required = msgspec.json.decode(failed.data, type=_Required).requiredCapabilities
-        return errors.MissingCapability(failed.message, dict(required))
-    kind = _KNOWN.get(failed.name, GatewayError)
-    return kind(failed.message, data=None if failed.data is None else msgspec.Raw(failed.data))
 
 
 def _nothing() -> None:

@@ -25,6 +25,8 @@ from gatewright.stores.settings import Store as StoreSettings
 
 MAX_LETTERS: Final = 10_000
 """In one inbox: a replica that is this far behind is as good as dead."""
+MAX_LETTER_BYTES: Final = 64 << 20
+"""The same in bytes, which is also what a replica reads at once at the most."""
 LETTERS_AT_ONCE: Final = 512
 TAKEN_MS: Final = 15 * 60 * 1000
 """How long it is remembered that a letter was taken: longer than a call may last by default."""
@@ -50,8 +52,10 @@ class RedisStore:
         max_events: int,
         max_event_bytes: int,
         wait_s: float = 1.0,
+        max_letter_bytes: int = MAX_LETTER_BYTES,
     ) -> None:
         """`wait_s` is the longest that `receive` is told to wait."""
+        self._max_letter_bytes = max_letter_bytes
         self.replica = replica
         self._prefix = settings.key_prefix
         self._idle_ms = max(1, round(idle_s * 1000))
@@ -184,7 +188,7 @@ class RedisStore:
         """See ReplicaStore.beat."""
         loop = asyncio.get_running_loop()
         began = loop.time()
-        self._commands.push_script(scripts.OPEN_INBOX, [self._inbox], 2 * self._dead_ms)
+        self._commands.push_script(scripts.OPEN_INBOX, _inbox_keys(self._inbox), 2 * self._dead_ms)
         found = await self._commands.script(scripts.BEAT, [f"{self._prefix}:replicas"], self.replica, self._dead_ms)
         # A beat that was given up here may be carried out by a Redis that was only asleep, and hide that this replica
         # had been dead for the others in between: its own clock knows better.
@@ -194,7 +198,8 @@ class RedisStore:
 
     async def send(self, replica: str, letters: Sequence[bytes]) -> bool:
         """See ReplicaStore.send."""
-        return bool(await self._commands.script(scripts.SEND, [self._inbox_of(replica)], MAX_LETTERS, *letters))
+        keys, most = _inbox_keys(self._inbox_of(replica)), (MAX_LETTERS, self._max_letter_bytes)
+        return bool(await self._commands.script(scripts.SEND, keys, *most, *letters))
 
     async def receive(self, wait_s: float) -> list[bytes]:
         """See ReplicaStore.receive."""
@@ -204,8 +209,11 @@ class RedisStore:
             raise StoreUnavailable(UNREACHABLE) from error
         if entries:
             self._last = entries[-1][0].decode()
-            self._commands.push("XDEL", self._inbox, *(number for number, _ in entries))
-        return [fields[b"m"] for _, fields in entries if b"m" in fields]  # no letter of ours
+        letters = [fields[b"m"] for _, fields in entries if b"m" in fields]  # else no letter of ours
+        if entries:
+            read = (sum(map(len, letters)), *(number for number, _ in entries))
+            self._commands.push_script(scripts.CLEAR, _inbox_keys(self._inbox), *read)
+        return letters
 
     async def take(self, letter: str) -> bool:
         """See ReplicaStore.take."""
@@ -221,7 +229,7 @@ class RedisStore:
     async def leave(self) -> None:
         """See ReplicaStore.leave."""
         self._commands.push("ZREM", f"{self._prefix}:replicas", self.replica)
-        await self._commands.run("DEL", self._inbox)
+        await self._commands.run("DEL", *_inbox_keys(self._inbox))
 
     async def aclose(self) -> None:
         """See ReplicaStore.aclose."""
@@ -255,6 +263,10 @@ class RedisStore:
 
     def _inbox_of(self, replica: str) -> str:
         return f"{self._prefix}:inbox:{{{replica}}}"
+
+
+def _inbox_keys(inbox: str) -> list[str]:
+    return [inbox, f"{inbox}:b"]
 
 
 def _names(found: Sequence[bytes]) -> frozenset[str]:

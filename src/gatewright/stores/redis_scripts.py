@@ -184,16 +184,31 @@ that all replicas may hold together. 0 when that would be exceeded."""
 OPEN_INBOX: Final = Script("""
 if redis.call('EXISTS', KEYS[1]) == 0 then
   redis.call('XDEL', KEYS[1], redis.call('XADD', KEYS[1], '*', 'm', ''))
+  redis.call('SET', KEYS[2], 0)
 end
 redis.call('PEXPIRE', KEYS[1], ARGV[1])
+redis.call('PEXPIRE', KEYS[2], ARGV[1])
 return 1
 """)
-"""An inbox; ms it lives on without its replica. An empty stream is a key all the same."""
+"""An inbox and the bytes in it; ms it lives on without its replica. An empty stream is a key all the same."""
 
 SEND: Final = Script("""
 if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
-if redis.call('XLEN', KEYS[1]) + #ARGV - 1 > tonumber(ARGV[1]) then return 0 end
-for i = 2, #ARGV do redis.call('XADD', KEYS[1], '*', 'm', ARGV[i]) end
+local length = redis.call('XLEN', KEYS[1])
+local bytes = 0
+for i = 3, #ARGV do bytes = bytes + #ARGV[i] end
+local held = tonumber(redis.call('GET', KEYS[2]) or 0)
+if length + #ARGV - 2 > tonumber(ARGV[1]) or (length > 0 and held + bytes > tonumber(ARGV[2])) then return 0 end
+for i = 3, #ARGV do redis.call('XADD', KEYS[1], '*', 'm', ARGV[i]) end
+redis.call('SET', KEYS[2], held + bytes, 'KEEPTTL')
 return 1
 """)
-"""An inbox; most letters in it, then the letters."""
+"""An inbox and the bytes in it; most letters in it, most bytes, then the letters."""
+
+CLEAR: Final = Script("""
+redis.call('XDEL', KEYS[1], unpack(ARGV, 2))
+local held = tonumber(redis.call('GET', KEYS[2]) or 0)
+if held > 0 then redis.call('SET', KEYS[2], math.max(0, held - tonumber(ARGV[1])), 'KEEPTTL') end
+return 1
+""")
+"""An inbox and the bytes in it; the bytes of letters that were read, then their numbers."""
