@@ -54,7 +54,8 @@ class Store:
     """What the keys are derived from that seal what clients carry between replicas (request states, cursors): at least
     16 characters, the same for every replica. Without it a random one is kept in the store."""
     timeout_s: Annotated[float, Gt(0), Le(60)] = 1.0
-    """A command that takes longer has failed, and the connection it was on is closed."""
+    """A command that takes longer has failed, and the connection it was on is closed. Half as long again is allowed for
+    the connection that it may need."""
     dead_after_s: Annotated[float, Ge(2), Le(300)] = 5.0
     """A replica that was not heard of for this long is taken for dead: what only it could do fails or begins anew."""
     tls_ca: str | None = None
