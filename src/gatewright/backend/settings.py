@@ -111,7 +111,8 @@ class BackendSettings:
     max_children: Annotated[int, Ge(1), Le(4_096)] = 64
     """Children at once when the backend is not stateless and every caller needs one."""
     max_parked: Annotated[int, Ge(1), Le(1_000_000)] = 10_000
-    """Calls that wait for a modern client's answers, its backend being of the handshake era: each holds a stream."""
+    """Calls that wait for a modern client's answers, its backend being of the handshake era: each holds a stream. On
+    all replicas together, where they share a store."""
     max_parked_per_caller: Annotated[int, Ge(1), Le(1_000_000)] = 1_000
     """Of these, how many of one caller."""
     parked_s: Seconds = 300.0
