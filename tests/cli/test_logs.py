@@ -85,6 +85,33 @@ def test_a_traceback_shows_no_local_variables(style: str) -> None:
     assert canary not in written
 
 
+HOSTILE = ["a\nforged", "\x1b]0;x\x07", "\x9b31mred", "\u2028\u2029", "a\u202ebc\u2066", "\x7f\x00\r", "\u200b\ufeff"]
+
+
+@pytest.mark.parametrize("style", ["json", "console"])
+@pytest.mark.parametrize("said", HOSTILE)
+def test_what_strangers_say_stays_on_its_line(style: str, said: str) -> None:
+    """Nothing that ends a line, moves a cursor or turns text round: in a value, or in what a library logs."""
+    stream = io.StringIO()
+    configure(Log(format=style), stream)  # type: ignore[arg-type]
+    structlog.get_logger().info("refused", uri=said)
+    logging.getLogger("x").warning("refused %s", said)
+    written = stream.getvalue()
+    assert written.count("refused") == 2
+    assert [line.isprintable() for line in written.split("\n")] == [True] * 3
+    if style == "json":
+        assert lines(stream)[0]["uri"] == said
+
+
+def test_a_value_is_cut_where_it_is_long() -> None:
+    """A log is no place for bodies of megabytes; what is no text is written all the same."""
+    stream = io.StringIO()
+    configure(Log(), stream)
+    structlog.get_logger().info("refused", uri="x" * 4_000_000, name="\ud800")
+    assert len(stream.getvalue()) < 3_000
+    assert "(4000000 characters)" in str(lines(stream)[0]["uri"])
+
+
 def test_a_console_line_is_for_people() -> None:
     """No colours when it is not a terminal."""
     stream = io.StringIO()
