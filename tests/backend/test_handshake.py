@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from backend.mcp_server import World, backed, call_of, handshake_client, members, modern_client
 from backend.raw_server import Peer, response, soon, until
 from gatewright.backend.backend import McpBackend
+from gatewright.backend.feed import Wants
 from gatewright.backend.settings import BackendSettings
 from gatewright.backend.stdio import StdioConnector
 from gatewright.call import ANONYMOUS, Caller, Failure, Result
@@ -60,6 +62,40 @@ async def test_modern_clients_share_one_per_caller_and_capabilities() -> None:
             await soon(backend(call))
         await soon(backend(call_of(handshake_client())))
         assert len(world.mcp.sessions) == 4
+
+
+async def test_no_name_of_a_caller_leads_into_anothers_session() -> None:
+    """Whatever an identity provider calls people: what looks like a chain of gateways, or like a number of ours."""
+    async with opened() as (world, backend):
+        face = backend._handshake
+        there = replace(modern_client(), chain='["there","here"]')
+        keys = {
+            face._key(client, Caller(subject))
+            for client in (modern_client(), there)
+            for subject in ("eve", 'eve ["there","here"]', '["there","here"] eve', " eve", "eve #2", "#2 eve", "")
+        }
+        assert len(keys) == 2 * 7
+        call = call_of(there)
+        call.caller = Caller("eve")
+        await soon(backend(call))
+        call = call_of(modern_client())
+        call.caller = Caller('eve ["there","here"]')
+        await soon(backend(call))
+        assert len(world.mcp.sessions) == 2
+
+
+async def test_nothing_is_kept_of_resources_that_nobody_listens_to() -> None:
+    """Strangers name them, a thousand at a time, and the session is shared and lives on; whether the backend takes
+    subscriptions or not."""
+    for capabilities in ({"resources": {}}, {"resources": {"subscribe": True}}):
+        async with opened() as (world, backend):
+            world.mcp.capabilities = capabilities
+            session = await soon(backend._handshake.session(modern_client(), ANONYMOUS))
+            wants = Wants(uris=frozenset(f"u:{number}" for number in range(20)))
+            feed, listener = await soon(backend.join(modern_client(), ANONYMOUS, wants, lambda method, params: None))
+            await until(lambda session=session: len(session.subscribed) == 20)  # type: ignore[misc]
+            feed.leave(listener)
+            await until(lambda session=session: not session.subscribed)  # type: ignore[misc]
 
 
 async def test_a_stateless_backend_has_one_for_all_that_can_be_asked_nothing() -> None:

@@ -118,7 +118,7 @@ class HandshakeFace:
         # Questions on a shared wire do not say whose they are. The first session is that of this client's other calls.
         number = self._leases.take(key)
         try:
-            return await self._call(key if number == 1 else f"{key} #{number}", call, params)
+            return await self._call(key if number == 1 else f"{POOLED}#{number} {key}", call, params)
         finally:
             self._leases.give_back(key, number)
 
@@ -234,12 +234,14 @@ class HandshakeFace:
 
     async def _left(self, session: BackendSession, uris: frozenset[str], *, is_own: bool) -> None:
         """A stream of the feed has gone: unsubscribe from what nobody wants, and end its own session."""
+        for uri in uris:
+            if session.subscribed[uri] <= 0:
+                del session.subscribed[uri]  # whatever follows: strangers choose them, and a session lives long
         if has_subscriptions(session.result.capabilities):
             with contextlib.suppress(BackendError, TimeoutError):
                 async with asyncio.timeout(UNSUBSCRIBE_S), session.subscribing:
                     for uri in uris:
                         if session.subscribed[uri] <= 0 and session.link.is_open:
-                            del session.subscribed[uri]
                             await self._is_done(session, "resources/unsubscribe", uri)
         if is_own and session.listeners == 0 and not self._is_stateless:
             self._drop(session)
@@ -348,10 +350,10 @@ class HandshakeFace:
         if client.session and not self._is_stateless:
             return f"{OWN}{client.session}"
         # A session is told of one chain: in another's it would hide a circle, or be refused for it.
-        chain = "" if client.chain == self._chain else f" {client.chain}"
         if self._is_stateless:
-            return f"all{chain}"
-        return f"{POOLED}{bridge.fingerprint(bytes(client.capabilities))} {caller.subject}{chain}"
+            return "all" if client.chain == self._chain else f"all {client.chain}"
+        # Whatever a subject is, it stands last, behind what has no space in it: no two callers have one key.
+        return f"{POOLED}{bridge.fingerprint(bytes(client.capabilities))} {client.chain} {caller.subject}"
 
     async def _open(self, key: str, client: Client, caller: Caller, opened: asyncio.Future[BackendSession]) -> None:
         """Open a session and tell everybody who waits. Runs on its own, so that one waiter's cancel harms no other."""
