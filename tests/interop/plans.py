@@ -189,11 +189,14 @@ class Everything:
     def full(self, prefix: str, era: Era) -> list[Scenario]:
         """With the conditional tools, progress, questions and subscriptions."""
         conditional = ["get-roots-list", "trigger-elicitation-request", "trigger-sampling-request"]
+        # It asks for the roots at a time of its own. A modern client is asked by the outcome of the call that runs just
+        # then, and hears no progress until it has answered: the first step must come later than that.
+        steps = {"duration": 1.2 if era == "modern" else 0.3, "steps": 3}
         return [
             *self.plain(prefix, era),
             *([] if prefix else self.addressed()),
             {"name": "conditional_tools", "kind": "list_tools", "expect": [prefix + name for name in conditional]},
-            progress(prefix + "trigger-long-running-operation", {"duration": 0.3, "steps": 3}, [1, 2, 3], "completed"),
+            progress(prefix + "trigger-long-running-operation", steps, [1, 2, 3], "completed"),
             call("elicitation", prefix + "trigger-elicitation-request", {}, "Name: Ada"),
             call(
                 "sampling",
