@@ -30,6 +30,10 @@ class Waiting:
         self.ends: Outcome | GatewayError = Result(b"{}")
         self.calls: list[Call] = []
 
+    async def __call__(self, call: Call) -> Outcome:
+        """As a parked call."""
+        return await self.resume(call)
+
     async def resume(self, call: Call) -> Outcome:
         """Say something, then end as told."""
         self.calls.append(call)

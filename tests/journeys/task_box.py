@@ -7,9 +7,10 @@ or when a test says so (`finish`). Its tools are those that the official conform
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import Any
 
-from journeys.toolbox import META, Conversation, Json, Send, Toolbox
+from journeys.toolbox import META, Conversation, Json, Send, Toolbox, speak
 
 EXTENSION = "io.modelcontextprotocol/tasks"
 RELATED = "io.modelcontextprotocol/related-task"
@@ -260,3 +261,12 @@ def _question(key: str) -> Json:
 
 def _text(text: str) -> Json:
     return {"content": [{"type": "text", "text": text}]}
+
+
+async def main() -> None:
+    """`python -m journeys.task_box LABEL ERA`: over standard input and output. Nothing happens there by itself."""
+    speak(TaskBox(sys.argv[1], sys.argv[2]))
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

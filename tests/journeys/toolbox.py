@@ -378,17 +378,17 @@ def _wants(wants: Json, method: str, params: Json) -> bool:
     return method == "notifications/resources/updated" and params.get("uri") in wants.get("resourceSubscriptions", ())
 
 
-def main() -> None:
+def speak(box: Toolbox) -> None:
     """Speak on standard input and output until the input ends."""
 
     def send(message: Json, about: int | None) -> None:
         sys.stdout.buffer.write(json.dumps(message).encode() + b"\n")
         sys.stdout.buffer.flush()
 
-    conversation = Conversation(Toolbox(sys.argv[1], sys.argv[2]), send)
+    conversation = box.converse(send)
     for line in sys.stdin.buffer:
         conversation.take(json.loads(line))
 
 
 if __name__ == "__main__":
-    main()
+    speak(Toolbox(sys.argv[1], sys.argv[2]))

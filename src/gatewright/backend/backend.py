@@ -27,10 +27,10 @@ from gatewright.backend.feed import Feed, Heard, Listener, Wants
 from gatewright.backend.handshake import FEED_CALLER, HandshakeFace, NotThisEra
 from gatewright.backend.homes import Homes
 from gatewright.backend.modern import GATEWAY_INFO, MODERN_ERRORS, ModernFace, Restarted, own_client
+from gatewright.backend.own_process import OwnProcess
 from gatewright.backend.parking import Limits, Parking
 from gatewright.backend.relay import Face
 from gatewright.backend.standing import Standing
-from gatewright.backend.states import OwnStates
 from gatewright.backend.tasks import Tasks
 from gatewright.call import ANONYMOUS, Call, Caller, Client, Failure, InputRequired, Outcome, Params, Result
 from gatewright.errors import (
@@ -97,9 +97,9 @@ class McpBackend:
         self._own = own_client(GATEWAY_INFO, chain=chain)
         forced = None if settings.era == "auto" else settings.era
         is_tied = connector.is_shared_wire and forced is None
-        self.tasks: Final = Tasks(name, sealer)
-        self._states = None if homes is None or not connector.is_shared_wire else OwnStates(name, homes.post)
-        self._modern = ModernFace(self.tasks, connector, background, changes, ids, is_tied=is_tied, states=self._states)
+        self._process = None if homes is None or not connector.is_shared_wire else OwnProcess(name, homes.post)
+        self.tasks: Final = Tasks(name, sealer, self._process)
+        self._modern = ModernFace(self.tasks, connector, background, changes, ids, is_tied=is_tied)
         self._handshake = HandshakeFace(
             self.tasks, connector, settings, outlets, background, changes, ids, chain, homes
         )
@@ -141,10 +141,10 @@ class McpBackend:
             if era == "modern":
                 if call.row is not None and not call.row.is_modern:
                     return await self._stood_in(call, name or "")
-                if self._states is not None and questions.STATE_KEY in params:
-                    replica, params = self._states.opened(params)
+                if self._process is not None:
+                    replica, params = self._process.opened(params)
                     if replica:
-                        return await self._states.retry(replica, call, params)
+                        return await self._process.carry(replica, call, params)
                 answer = await self._modern.exchange(call, name, params, lines)
                 outcome = self._modern.outcome(answer, call)
             else:
@@ -229,8 +229,6 @@ class McpBackend:
         """See retries.Waits."""
         if questions.state_in(call.params) is None:
             raise InvalidParams("params.requestState is missing")
-        if self._states is not None and self._states.is_here(call.params):
-            return await self(call)
         return await self._parking.carry(call, self._forgotten)
 
     async def _forgotten(self, call: Call) -> Outcome:

@@ -26,7 +26,6 @@ from gatewright.protocol.tasks import EXTENSION
 
 if TYPE_CHECKING:
     from gatewright.backend.base import Connector, Link
-    from gatewright.backend.states import OwnStates
     from gatewright.protocol.methods import Method
 
 MODERN_ERRORS: Final = frozenset({-32020, -32021, -32022})
@@ -59,10 +58,9 @@ class ModernFace:
         ids: Iterator[int] | None = None,
         *,
         is_tied: bool = False,
-        states: OwnStates | None = None,
     ) -> None:
         self._tasks = tasks
-        self._states = states
+        self._process = tasks.process
         self._name = tasks.backend
         self._connector = connector
         self._start = start
@@ -106,7 +104,7 @@ class ModernFace:
         """What the answer to a call means. Raises BackendGarbage."""
         try:
             outcome = bridge.outcome_of(answer, call, self._tasks)
-            return outcome if self._states is None else self._states.marked(outcome)
+            return outcome if self._process is None else self._process.asked(outcome)
         except ProtocolError as error:
             raise BackendGarbage(f"{self._name}: {error}") from error
 

@@ -1,8 +1,8 @@
-"""Retries of parked calls that came to another replica than the one where the call waits.
+"""Modern calls that came to another replica than the one that can carry them out.
 
-The sealed state says which replica that is; the retry is carried out there, and what it says and ends in comes back.
-When that replica is dead, so is the call: the client is told to make it again. Source: basic/patterns/mrtr of
-2026-07-28.
+Retries of parked calls: the sealed state says where the call waits. Calls that belong to a process of one replica's own
+(`own_process`). They are carried out there, and what they say and end in comes back. When that replica is dead, so is
+what they belong to: the client is told to make the call again. Source: basic/patterns/mrtr of 2026-07-28.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ from gatewright.protocol.revisions import MODERN
 from gatewright.stores.post import Errand, Post, ReplicaGone
 
 RETRY: Final = "retry"
+CALL: Final = "call"
 GONE: Final = "params.requestState: the replica that held the call is gone, and the call with it, which may have run; "
 AGAIN: Final = "make it again without requestState"
 
 
 @final
 class _Retry(msgspec.Struct, frozen=True, array_like=True):
-    """A retry on its way."""
+    """A call on its way."""
 
     backend: str
     method: str
@@ -57,6 +58,8 @@ class _Ended(msgspec.Struct, frozen=True, array_like=True):
     code: int = 0
     message: str = ""
     data: bytes | None = None
+    is_typed: bool = False
+    is_hinted: bool = False
 
 
 _encode: Final = msgspec.msgpack.Encoder().encode
@@ -67,6 +70,15 @@ _decode_ended: Final = msgspec.msgpack.Decoder(_Ended).decode
 
 async def retry(post: Post, replica: str, backend: str, call: Call) -> Outcome:
     """Carry a retry out where its call waits. Raises InvalidParams when that is gone, and what is raised there."""
+    try:
+        return await carry(post, replica, backend, call, RETRY)
+    except ReplicaGone as gone:
+        raise InvalidParams(GONE + AGAIN) from gone
+
+
+async def carry(post: Post, replica: str, backend: str, call: Call, kind: str = CALL) -> Outcome:
+    """Carry a call out at that replica, its parameters as the backend is to get them. Raises ReplicaGone, and what is
+    raised there."""
     client = call.client
     asked = _Retry(
         backend,
@@ -79,26 +91,27 @@ async def retry(post: Post, replica: str, backend: str, call: Call) -> Outcome:
         sorted(call.caller.roles),
         client.chain,
     )
-    talk = post.ask(replica, RETRY, _encode(asked), is_lossy=True)
+    talk = post.ask(replica, kind, _encode(asked), is_lossy=True)
     try:
         while (heard := await talk.next()) is not None:
             said = _decode_said(heard)
             call.heard_at = asyncio.get_running_loop().time()
             await call.reply.emit(said.method, said.params)
-    except ReplicaGone as gone:
-        raise InvalidParams(GONE + AGAIN) from gone
     finally:
         talk.close()
     ended = _decode_ended(talk.outcome)
     if ended.asks is not None:
         return InputRequired(ended.asks)
     if ended.value is not None:
-        return Result(ended.value)
+        return Result(ended.value, ended.is_typed, ended.is_hinted)
     return Failure(ended.code, ended.message, None if ended.data is None else msgspec.Raw(ended.data))
 
 
 class Waits(Protocol):
     """A backend with parked calls."""
+
+    async def __call__(self, call: Call) -> Outcome:
+        """See Backend."""
 
     async def resume(self, call: Call) -> Outcome:
         """Go on with the call that the state of this one names. Raises GatewayError."""
@@ -106,13 +119,22 @@ class Waits(Protocol):
 
 @final
 class RetryHost:
-    """Carries out retries that came to other replicas."""
+    """Carries out calls that came to other replicas."""
 
     def __init__(self, backends: Mapping[str, Waits], post: Post) -> None:
         self._backends = backends
         post.carry(RETRY, self._retry)
+        post.carry(CALL, self._call)
 
     async def _retry(self, errand: Errand) -> bytes:
+        backend, call = self._asked(errand)
+        return _ended(await backend.resume(call))
+
+    async def _call(self, errand: Errand) -> bytes:
+        backend, call = self._asked(errand)
+        return _ended(await backend(call))
+
+    def _asked(self, errand: Errand) -> tuple[Waits, Call]:
         asked = _decode_retry(errand.body)
         backend, task = self._backends.get(asked.backend), asyncio.current_task()
         if backend is None:
@@ -131,18 +153,21 @@ class RetryHost:
             reply=FarReply(errand),
             task=task,
         )
-        outcome = await backend.resume(call)
-        if isinstance(outcome, InputRequired):
-            return _encode(_Ended(asks=bytes(outcome.value)))
-        if isinstance(outcome, Result):
-            return _encode(_Ended(value=bytes(outcome.value)))
-        data = None if outcome.data is None else bytes(outcome.data)
-        return _encode(_Ended(code=outcome.code, message=outcome.message, data=data))
+        return backend, call
+
+
+def _ended(outcome: Outcome) -> bytes:
+    if isinstance(outcome, InputRequired):
+        return _encode(_Ended(asks=bytes(outcome.value)))
+    if isinstance(outcome, Result):
+        return _encode(_Ended(value=bytes(outcome.value), is_typed=outcome.is_typed, is_hinted=outcome.is_hinted))
+    data = None if outcome.data is None else bytes(outcome.data)
+    return _encode(_Ended(code=outcome.code, message=outcome.message, data=data))
 
 
 @final
 class FarReply:
-    """The client's end of a retry, on another replica."""
+    """The client's end of a call, on another replica."""
 
     __slots__ = ("_errand",)
 

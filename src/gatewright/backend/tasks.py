@@ -23,6 +23,7 @@ from gatewright.protocol.tasks import Task
 if TYPE_CHECKING:
     from msgspec import Raw
 
+    from gatewright.backend.own_process import OwnProcess
     from gatewright.backend.sinks import CallSink
     from gatewright.protocol.revisions import Era
     from gatewright.protocol.sealed import Sealer
@@ -40,8 +41,10 @@ log = structlog.get_logger("gatewright.tasks")
 class Tasks:
     """The tasks of the backend of that name."""
 
-    def __init__(self, backend: str, sealer: Sealer) -> None:
+    def __init__(self, backend: str, sealer: Sealer, process: OwnProcess | None = None) -> None:
         self.backend: Final = backend
+        self.process: Final = process
+        """Where each replica has one: what a modern server gives its clients to bring back belongs to one of them."""
         self._sealer = sealer
         self._owners: OrderedDict[str, str] = OrderedDict()
         """Whose a task of 2025-11-25 is, by the backend's own id: a list of tasks says nothing of it."""
@@ -73,7 +76,13 @@ class Tasks:
             own = tasks.id_in(result)
         except ProtocolError as error:
             raise BackendGarbage(f"{self.backend}: {error}") from error
+        if self.process is not None:
+            own = self.process.marked(own)
         return Result(jsonrpc.encode(tasks.named(result, self.shown(call.caller, "modern", own))), True)
+
+    def here(self, own: str) -> str | None:
+        """The id of a modern task at the backend's process in this replica, None when it is in another one's."""
+        return own if self.process is None else self.process.own(own)
 
     # --- 2025-11-25
 

@@ -82,7 +82,9 @@ class Listening:
                 log.info("task not subscribed", reason=error.message)
                 continue
             if task.backend in known and call.route in ("", task.backend):
-                known[task.backend][task.own] = task_id
+                own = self._backends[task.backend].tasks.here(task.own)
+                if own is not None:
+                    known[task.backend][own] = task_id
         return known
 
     async def _plan(self, call: Call, wants: Wants, known: Known) -> list[tuple[McpBackend, Wants]]:
