@@ -9,7 +9,8 @@ from typing import cast
 import msgspec
 import pytest
 
-from gatewright.call import ANONYMOUS, Caller, Result
+from gatewright.backend.heirs import Heirs
+from gatewright.call import ANONYMOUS, Caller, Client, Result
 from gatewright.errors import MissingCapability, UnknownSession
 from gatewright.inbound.session import Running, Unanswered
 from gatewright.inbound.sessions import FORGET_S
@@ -266,3 +267,49 @@ async def test_whoever_waits_for_a_session_hears_of_a_bug() -> None:
                 assert isinstance(result, ZeroDivisionError)
         finally:
             a.elsewhere.store = a.store  # type: ignore[misc]
+
+
+class Carrying:
+    """A backend that sessions listen to: what it is asked to take up here, or to let go."""
+
+    is_stood_in = True
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str]] = []
+
+    async def inherit(self, client: Client, key: str, since: float) -> None:
+        """See heirs.Carrying."""
+        self.asked.append((client.session, key))
+
+    async def let_go(self, session: str, key: str) -> None:
+        """See heirs.Carrying."""
+        self.asked.append((session, f"not {key}"))
+
+    async def recheck(self) -> None:
+        """See heirs.Carrying."""
+        self.asked.append(("", "recheck"))
+
+
+async def test_what_a_dead_replica_carried_is_taken_up_where_the_stream_is() -> None:
+    """Of those sessions that have one here, when it dies; and of one that opens one later. What was let go is not."""
+    async with neighbours("a", "b") as (a, b):
+        box = Carrying()
+        there = b.elsewhere
+        there.heirs = Heirs({"box": box}, there, b.post, there._background, 0.2)
+        one, two = await a.begin("one"), await a.begin("two")
+        for session in (one, two):
+            assert await a.elsewhere.claim(session.id, "box x:1", b"a", None) == b"a"
+        await a.elsewhere.claim("two", "box x:2", b"a", None)
+        await a.elsewhere.unclaim("two", "box x:2", b"a")
+        assert await there.claims("two") == {}  # it is not here
+        (await b.found("one")).join(Standing(9))
+        later = await b.found("two")
+        assert await there.claims("two") == {"box x:1": b"a"}
+        assert there.listening() == ["one"]
+        a.die()
+        await until(lambda: box.asked == [("one", "x:1")])
+        later.join(Standing(9))
+        await until(lambda: box.asked == [("one", "x:1"), ("two", "x:1")])
+        await there.unclaim("gone", "box x:1", b"a")
+        b.post.on_lapsed()
+        await until(lambda: box.asked[2:] == [("", "recheck")])

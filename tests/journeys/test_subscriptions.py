@@ -1,5 +1,5 @@
-"""What sessions of the handshake era listen to at a modern backend, and how many calls wait for answers: on several
-replicas as on one. Real processes, a real Redis, a real backend."""
+"""What sessions of the handshake era listen to at a modern backend, what they hear of their tasks, and how many calls
+wait for answers: on several replicas as on one. Real processes, a real Redis, a real backend."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 
 from journeys.host import HttpHost, hosting
 from journeys.replicas import Replicas, eventually, replicas
+from journeys.task_box import TaskBox
 from journeys.toolbox import Toolbox
 from journeys.wire import Answer, HandshakeClient, Json, ModernClient
 
@@ -158,6 +159,26 @@ async def test_a_subscription_goes_on_with_the_stream_that_its_replica_took_alon
         await eventually(reader.is_heard, 15.0)
         await reader.subscribe(2, is_end=True)
         assert not await reader.is_heard()
+
+
+async def test_progress_of_a_task_is_heard_when_the_replica_that_made_it_is_gone(tmp_path: Path) -> None:
+    """Under the client's own token, on the stream that it has elsewhere."""
+    box = TaskBox("box", "handshake")
+    async with hosting(box) as host, replicas(tmp_path, {"box": {"url": host.url}}, 2) as there:
+        reader = await opened(there, host)
+        call = {"name": "slow_compute", "arguments": {}, "task": {"ttl": 60_000}, "_meta": {"progressToken": "mine"}}
+        task = (await reader.client.result("tools/call", call))["task"]
+        await reader.listen(1)
+        there[0].signal(signal.SIGKILL)
+        await there[0].ended()
+        kept = box.kept["task-1"]
+
+        async def is_told() -> bool:
+            kept.owner.report(kept, 7)
+            return any(one["params"].get("progressToken") == "mine" for one in await reader.heard())
+
+        await eventually(is_told, 15.0)
+        assert (await reader.client.result("tasks/get", {"taskId": task["taskId"]}))["status"] == "working"
 
 
 FORM: Json = {"message": "Who?", "requestedSchema": {"type": "object", "properties": {}}}
