@@ -31,7 +31,7 @@ class Replica:
 
     def __init__(self, shelf: Shelf, name: str, backend: Backend, background: Background) -> None:
         self.store = MemoryStore(shelf, name)
-        self.post = Post(self.store, background, beat_s=0.02)
+        self.post = Post(self.store, background, beat_s=0.02, settle_s=0.5)
         self.client = Session()
         self.outlets = {"id": self.client}
         self.has_stream = False

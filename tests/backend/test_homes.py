@@ -104,7 +104,7 @@ async def houses(*names: str, is_pipe: bool = False) -> AsyncIterator[list[House
         await them[0].store.create("ref", Record("r", b"{}", b"{}", 0.0))
         running = []
         for one in them:
-            one.post = Post(one.store, background, beat_s=0.02)
+            one.post = Post(one.store, background, beat_s=0.02, settle_s=0.5)
             one.homes = Homes("box", connector, Registry(one.store), one.post)
             running.append(background(one.post.run()))
         await until(lambda: all(len(one.post.alive) == len(names) for one in them))

@@ -105,7 +105,7 @@ async def bridged() -> AsyncIterator[Bridge]:
     shelf = Shelf(dead_s=0.2)
     async with asyncio.TaskGroup() as tasks:
         background = Background(tasks)
-        here, there = (Post(MemoryStore(shelf, name), background, beat_s=0.02) for name in "ab")
+        here, there = (Post(MemoryStore(shelf, name), background, beat_s=0.02, settle_s=0.5) for name in "ab")
         behind = Behind()
         members = {"ref": (CLIENT, ANONYMOUS)}
         host = RelayHost({"box": behind}, members.get, there, background)

@@ -76,7 +76,7 @@ async def posts() -> AsyncIterator[tuple[Post, Waiting]]:
     shelf = Shelf()
     async with asyncio.TaskGroup() as tasks:
         background = Background(tasks)
-        here, there = (Post(MemoryStore(shelf, name), background, beat_s=0.02) for name in "ab")
+        here, there = (Post(MemoryStore(shelf, name), background, beat_s=0.02, settle_s=0.5) for name in "ab")
         waiting = Waiting()
         RetryHost({"box": waiting}, there)
         running = [background(one.run()) for one in (here, there)]

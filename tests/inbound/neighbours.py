@@ -33,7 +33,7 @@ class Neighbour:
 
     def __init__(self, shelf: Shelf, name: str, settings: SessionSettings, background: Background) -> None:
         self.store = MemoryStore(shelf, name)
-        self.post = Post(self.store, background, beat_s=0.02)
+        self.post = Post(self.store, background, beat_s=0.02, settle_s=0.5)
         self.background = background
         self.elsewhere = Elsewhere(self.store, self.post, background)
         self.ended: list[str] = []

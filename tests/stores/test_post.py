@@ -33,7 +33,7 @@ class Office:
     def __init__(self, shelf: Shelf, background: Background) -> None:
         self.shelf = shelf
         self.background = background
-        self.a, self.b = (Post(MemoryStore(shelf, name), background, beat_s=0.02) for name in "ab")
+        self.a, self.b = (Post(MemoryStore(shelf, name), background, beat_s=0.02, settle_s=0.5) for name in "ab")
         self.running: dict[str, asyncio.Task[None] | None] = {}
 
     def start(self, post: Post) -> None:

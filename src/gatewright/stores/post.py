@@ -176,7 +176,9 @@ Carry: TypeAlias = Callable[[Errand], Awaitable[bytes]]
 class Post:
     """The letters of one replica."""
 
-    def __init__(self, store: ReplicaStore, background: Background, *, beat_s: float = BEAT_S) -> None:
+    def __init__(
+        self, store: ReplicaStore, background: Background, *, beat_s: float = BEAT_S, settle_s: float = SETTLE_S
+    ) -> None:
         self.replica = store.replica
         self.alive: frozenset[str] = frozenset()
         """The replicas that are alive, as of the last beat."""
@@ -195,6 +197,7 @@ class Post:
         self._store = store
         self._background = background
         self._beat_s = beat_s
+        self._settle_s = settle_s
         self._hear: dict[str, Hear] = {}
         self._carry: dict[str, Carry] = {}
         self._numbers = itertools.count(1)
@@ -318,7 +321,7 @@ class Post:
     def _beaten(self, beat: Beat, now: float) -> None:
         if beat.is_lapsed:
             self._stale()
-            self._settled_at = self._say_again_at = now + SETTLE_S  # by then the others know that this one lives
+            self._settled_at = self._say_again_at = now + self._settle_s  # by then the others know that this one lives
             self.on_lapsed()
         # A store that was away or emptied has heard of nobody yet: that is no death.
         alive = beat.alive | self.alive if now < self._settled_at else beat.alive
