@@ -65,3 +65,7 @@ def test_the_recipe_for_kubernetes_adds_up() -> None:
     assert ports == {"mcp": config.listen.port, "admin": config.admin.port}
     assert {container[probe]["httpGet"]["port"] for probe in ("readinessProbe", "livenessProbe")} == set(ports)
     assert documents["Service"]["spec"]["ports"][0]["targetPort"] == "mcp"
+    assert pod["securityContext"]["runAsNonRoot"]
+    assert pod["automountServiceAccountToken"] is False
+    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}
