@@ -7,8 +7,8 @@ on its port once every client has heard something that was said after the kill.
 
     python -m bench.loss --rounds 20 --sessions 2000 --rate 300
 
-What is owed is every notice that a living replica took from the backend, but those of the last quarter of a second
-before a kill: what a replica was told in the last milliseconds dies with it. A call may fail if it was under way at the
+What is owed is every notice that a living replica took from the backend, but those of the last second before a kill:
+what a replica was told and had no time to write down dies with it. A call may fail if it was under way at the
 kill and never reached the backend by another replica than the dead one. Prints a line for each round and a table of
 what was to be shown; exits 1 when any of it is broken, 2 when a program is missing. The driver bounds itself: calls
 under way, bytes of a stream, its own memory, and the time of the whole run.
@@ -335,7 +335,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=20, help="in each one replica is killed")
     parser.add_argument("--sessions", type=int, default=2_000, help="each with a standing stream")
     parser.add_argument("--rate", type=float, default=300.0, help="calls per second")
-    parser.add_argument("--every", type=float, default=3.0, help="seconds between the notices of one session")
+    parser.add_argument("--every", type=float, default=4.0, help="seconds between the notices of one session")
     parser.add_argument("--seed", type=int, default=1, help="of which calls are slow")
     options = parser.parse_args()
     plan = Plan(options.rounds, options.sessions, options.rate, options.every, options.seed)

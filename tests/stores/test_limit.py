@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from gatewright.stores.limit import Limit
+from gatewright.stores.limit import STRETCH, Limit
 
 pytestmark = pytest.mark.anyio
 
@@ -58,3 +58,14 @@ async def test_a_cancel_is_a_cancel() -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+async def test_a_loop_that_is_always_late_waits_with_an_end() -> None:
+    """Not one slice ends on time: still it strikes, some times the bound later."""
+    began = time.monotonic()
+    with pytest.raises(TimeoutError):
+        async with Limit(0.1):
+            while True:
+                time.sleep(0.05)  # a stall in every turn
+                await asyncio.sleep(0)
+    assert 0.1 * STRETCH <= time.monotonic() - began < 2

@@ -108,6 +108,9 @@ class Notices:
             found = await self._store.standing(session.ref)
         except StoreUnavailable:
             return False
+        for one in found:
+            if self._post.is_long_dead(one):
+                self._store.disown(session.ref, one)
         others = {one for one in found if one != self._post.replica and not self._post.is_dead(one)}
         if not others:
             return is_first and not found
@@ -120,6 +123,8 @@ class Notices:
             await talk.next()
         except ReplicaGone as gone:
             return gone.may_have_run
+        except StoreUnavailable:  # over there: it was not begun
+            return False
         except GatewayError as error:
             log.info("notifications not delivered", count=len(batch), reason=error.message)
             return True

@@ -32,8 +32,10 @@ MIN_WAIT_S: Final = 0.01
 PAUSE_S: Final = 0.1
 """How long nothing is read after the store was not there; it doubles up to PAUSE_MAX_S, and is spread."""
 PAUSE_MAX_S: Final = 1.0
-STALE_S: Final = 2.5
-"""After this long without a word from the store what it said before is not believed any more."""
+STALE_S: Final = 2.0
+"""After this long without a word from the store what it said before is not believed any more, unless one comes within
+AT_ONCE_S: a process that stood still has not read it yet."""
+AT_ONCE_S: Final = 0.5
 SETTLE_S: Final = 3.0
 """How long the others have to say that they live after the store was there again."""
 LONG_DEAD_S: Final = 60.0
@@ -342,7 +344,7 @@ class Post:
     def _fresh(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._watch is not None:
             self._watch.cancel()
-        self._watch = loop.call_later(STALE_S, self._stale)
+        self._watch = loop.call_later(STALE_S, self._silent, loop)
         if not self.is_fresh:
             self.is_fresh = True
             self.on_fresh()
@@ -353,6 +355,9 @@ class Post:
         if lost != self._lost_before or now >= self._say_again_at:
             self._lost_before, self._say_again_at = lost, float("inf")
             self.on_unheard()
+
+    def _silent(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._watch = loop.call_later(AT_ONCE_S, self._stale)
 
     def _stale(self) -> None:
         if self.is_fresh:
