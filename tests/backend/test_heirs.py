@@ -17,6 +17,7 @@ from gatewright.backend.heirs import Heirs
 from gatewright.backend.standing import LISTS, Standing
 from gatewright.background import Background
 from gatewright.call import ANONYMOUS, Caller, Client, Result
+from gatewright.errors import StoreUnavailable
 from gatewright.stores.base import Record
 from gatewright.stores.memory import MemoryStore, Shelf
 from gatewright.stores.post import Post
@@ -35,6 +36,7 @@ class Replica:
         self.client = Session()
         self.outlets = {"id": self.client}
         self.has_stream = False
+        self.is_down = False
         self.feed = Feed("box", backend, background)
         self.stand = Standing(self.outlets, background, Carriers("box", self, self.post))
         self.heirs = Heirs({"box": self}, self, self.post, background, 0.2)
@@ -53,10 +55,14 @@ class Replica:
 
     async def claims(self, session: str) -> dict[str, bytes]:
         """See Records."""
+        if self.is_down:
+            raise StoreUnavailable("down")
         return await self.store.claims("ref")
 
     async def claim(self, session: str, backend: str, claim: bytes, instead_of: bytes | None) -> bytes | None:
         """See Records."""
+        if self.is_down:
+            raise StoreUnavailable("down")
         return await self.store.claim("ref", backend, claim, instead_of)
 
     async def unclaim(self, session: str, backend: str, claim: bytes) -> None:
@@ -243,6 +249,25 @@ async def test_a_backend_that_is_away_is_asked_again() -> None:
         assert not b.stand.holds("id")
         backend.is_there = True
         assert await heard(b.client) == (UPDATED, b'{"uri":"a:1"}')
+
+
+async def test_without_the_store_it_is_taken_up_later() -> None:
+    """When the store is there again: not before it was seen what there is, nor before it was claimed."""
+    async with replicas("a", "b") as (_, (a, b)):
+        await a.subscribe()
+        b.has_stream, b.is_down = True, True
+        a.die()
+        await until(lambda: b.heirs._is_behind)
+        b.heirs.catch_up()
+        await until(lambda: b.heirs._is_behind)
+        await b.heirs._inherited(b, CLIENT, NOTE, 0.0)
+        b.heirs.recheck()
+        assert b.heard() == []
+        b.is_down = False
+        b.heirs.catch_up()
+        assert await heard(b.client) == (UPDATED, b'{"uri":"a:1"}')
+        b.heirs.catch_up()
+        assert b.heard() == []
 
 
 async def test_a_replica_that_was_only_asleep_lets_go_what_others_carry() -> None:

@@ -16,12 +16,15 @@ MAX_RSS_BYTES = 12 * 1024
 MAX_CPU = 0.1
 
 
-def test_a_session_with_an_open_stream_costs_little(tmp_path: Path) -> None:
-    """Memory, CPU while nothing happens, and calls meanwhile: none fails, no stream breaks off."""
-    if resource.getrlimit(resource.RLIMIT_NOFILE)[1] < 2 * SESSIONS:
+@pytest.mark.parametrize("behind", [[], ["--tool", "echo_json", "--backend-streams", str(SESSIONS + 100)]])
+def test_a_session_with_an_open_stream_costs_little(tmp_path: Path, behind: list[str]) -> None:
+    """Memory, CPU while nothing happens, and calls meanwhile: none fails, no stream breaks off. Also where each session
+    has a second stream, towards its backend."""
+    if resource.getrlimit(resource.RLIMIT_NOFILE)[1] < 3 * SESSIONS:
         pytest.skip("too few descriptors")
     out = tmp_path / "capacity.json"
     command = [sys.executable, "-m", "bench.capacity", "--sessions", str(SESSIONS), "--rest", "2", "--load", "2"]
+    command += behind
     ended = subprocess.run(
         [*command, "--out", str(out)], cwd=ROOT, capture_output=True, text=True, timeout=55, check=False
     )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Protocol, final
 
 import structlog
 
-from gatewright.backend.carriers import RELEASE, Records, read_carried, split
+from gatewright.backend.carriers import RELEASE, Records, read_carried, replica_in, split
 from gatewright.errors import StoreUnavailable
 
 if TYPE_CHECKING:
@@ -72,6 +72,8 @@ class Heirs:
         self._dead_after_s = dead_after_s
         self._silent_from: dict[str, float] = {}
         """From when on dead replicas may have said nothing any more: loop time."""
+        self._is_behind = False
+        """The store could not be reached when there was something to take up."""
         post.carry(RELEASE, self._release)
 
     def joined(self, session: str) -> None:
@@ -89,6 +91,12 @@ class Heirs:
         if any(backend.is_stood_in for backend in self._backends.values()):
             self._background(self._inherit_all(self._sessions.listening()))
 
+    def catch_up(self) -> None:
+        """The store is there again: take up what could not be."""
+        if self._is_behind:
+            self._is_behind = False
+            self._background(self._inherit_all(self._sessions.listening()))
+
     def recheck(self) -> None:
         """The others took this replica for dead: what it carried may be carried elsewhere by now."""
         for backend in self._backends.values():
@@ -99,17 +107,26 @@ class Heirs:
             for start in range(0, len(sessions), AT_ONCE):
                 await asyncio.gather(*(self._inherit(session) for session in sessions[start : start + AT_ONCE]))
         except StoreUnavailable:
-            log.info("subscriptions of dead replicas are not taken up: the store cannot be reached")
+            self._is_behind = True
+            log.info("subscriptions of dead replicas are not taken up yet: the store cannot be reached")
 
     async def _inherit(self, session: str) -> None:
         for name, claim in (await self._sessions.claims(session)).items():
             what, client = split(name), self._sessions.client_of(session)
             backend = None if what is None else self._backends.get(what[0])
-            if what is None or backend is None or client is None or claim.decode() == self._post.replica:
+            carrier = replica_in(claim)
+            if what is None or backend is None or client is None or carrier == self._post.replica:
                 continue
-            if not await self._post.lives(claim.decode()):
-                since = self._silent_from.get(claim.decode(), float("-inf"))
-                self._background(_inherited(backend, client, what[1], since))
+            if not await self._post.lives(carrier):
+                since = self._silent_from.get(carrier, float("-inf"))
+                self._background(self._inherited(backend, client, what[1], since))
+
+    async def _inherited(self, backend: Carrying, client: Client, key: str, since: float) -> None:
+        try:
+            await backend.inherit(client, key, since)
+        except StoreUnavailable:
+            self._is_behind = True
+            log.info("a subscription of a dead replica is not taken up yet: the store cannot be reached")
 
     async def _release(self, errand: Errand) -> bytes:
         """The client unsubscribed through another replica."""
@@ -118,13 +135,6 @@ class Heirs:
         if backend is not None and member is not None:
             await backend.let_go(member[0].session, carried.key)
         return b""
-
-
-async def _inherited(backend: Carrying, client: Client, key: str, since: float) -> None:
-    try:
-        await backend.inherit(client, key, since)
-    except StoreUnavailable:
-        log.info("a subscription of a dead replica is not taken up: the store cannot be reached")
 
 
 async def _tried(backend: Carrying) -> None:

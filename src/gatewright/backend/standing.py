@@ -23,6 +23,7 @@ from gatewright.call import Failure, Params, Result
 from gatewright.errors import BackendError, StoreUnavailable
 from gatewright.protocol import jsonrpc
 from gatewright.protocol.methods import LISTEN_FIELDS, RESOURCE_UPDATED
+from gatewright.protocol.subscriptions import MAX_URI_CHARS
 
 if TYPE_CHECKING:
     from gatewright.backend.sinks import Outlets
@@ -68,6 +69,8 @@ class Standing:
             held = self._held.get(session, {})
             if uri in held:
                 return Result(b"{}")
+            if len(uri) > MAX_URI_CHARS:
+                return Failure(-32602, f"at most {MAX_URI_CHARS} characters in a URI that is subscribed to")
             if len(held) > MAX_URIS:
                 return Failure(-32602, f"at most {MAX_URIS} resources can be subscribed to in one session")
             listener = await self._join(feed, session, uri)
@@ -107,22 +110,21 @@ class Standing:
 
     async def inherit(self, session: str, key: str, feed: Feed, since: float) -> None:
         """Carry here what a replica carried that is dead, and say what may have changed since then (loop time). A
-        backend that is not there is asked again until it is. Raises StoreUnavailable."""
+        backend that is not there is asked again until it is. Raises StoreUnavailable when nothing was begun."""
         carriers, pause_s = self._carriers, REOPEN_S
         if carriers is None or not await carriers.take(session, key):
             return
-        while self._outlets.get(session) is not None and await carriers.carries(session, key):
-            async with self._lock(session, key):
-                if key in self._held.get(session, {}):
-                    return
-                try:
+        while self._outlets.get(session) is not None:
+            try:
+                async with self._lock(session, key):
+                    if key in self._held.get(session, {}) or not await carriers.carries(session, key):
+                        return
                     listener = await feed.join(_wants(key), self._heard(session))
-                except BackendError as error:
-                    log.info("a subscription is not open yet", backend=feed.backend, reason=error.message)
-                else:
                     self._hold(session, key, feed, listener)
                     self._catch_up(listener, feed.missed(listener.wants, since))
                     return
+            except (BackendError, StoreUnavailable) as error:
+                log.info("a subscription is not open yet", backend=feed.backend, reason=error.message)
             await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
             pause_s = min(pause_s * 2, REOPEN_MAX_S)
 

@@ -44,6 +44,8 @@ ANSWERED: Final = "answered"
 PUT: Final = "put"
 UNPUT: Final = "unput"
 UNKNOWN: Final = "Session not found: initialize a new one"
+MAX_REPLICA_CHARS: Final = 64
+"""Of a replica's id, which a client may bring back as anything."""
 log = structlog.get_logger("gatewright.sessions")
 
 
@@ -276,6 +278,8 @@ class Elsewhere:
     def answered(self, session: Session, ask_id: str, message: jsonrpc.Message) -> None:
         """The client answered a question that another replica asked. Raises ProtocolError."""
         replica = ask_id.rpartition(".")[0]
+        if len(replica) > MAX_REPLICA_CHARS:
+            return  # no question of ours: its id is whatever a client says
         if replica and replica != self.replica and not self.post.is_dead(replica):
             answer = jsonrpc.answer_of(message)
             self.post.tell(replica, ANSWERED, _encode(_Said(session.ref, jsonrpc.response(ask_id, answer))))
@@ -395,6 +399,8 @@ class Elsewhere:
 
     def _trusted(self) -> None:
         self._sessions.trust()
+        if self.heirs is not None:
+            self.heirs.catch_up()
         if self.on_fresh is not None:
             self._background(self.on_fresh())
 
