@@ -10,11 +10,15 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
 from balanced.replicas import NUMBER, Served, balanced, by_session
+from conformance.baseline import differences, load
+from conformance.cross_era import load_crossings
 from conformance.grading import BACKEND, Graded, fixture_behind
+from conformance.processes import FIXTURE, running, warm_up
 from conformance.suite import SELECTIONS, Suite
 
 pytestmark = [pytest.mark.conformance, pytest.mark.timeout(400)]
@@ -23,6 +27,7 @@ Behind = tuple[Graded, Callable[[], list[Served]]]
 REVISIONS = {"http": tuple(SELECTIONS), "stdio": ("2025-11-25",)}
 """By how the fixture is reached. Over stdio each session has a server of its own, which takes the suite 45 s; and each
 replica has one for modern clients, so that what a call changes in one is not seen in another."""
+ACROSS = ("2025-11-25", "2026-07-28")
 SAME_SHARE = 0.05
 """Requests under way at once may come in another order than they are logged in."""
 
@@ -62,3 +67,17 @@ def test_the_suites_were_spread_over_all_replicas(behind: Behind) -> None:
     assert all(len(set(places)) > 1 for places in sessions)
     turns = Counter(one != other for places in sessions for one, other in pairwise(places))
     assert turns[False] <= turns[True] * SAME_SHARE, turns
+
+
+@pytest.mark.parametrize("revision", ACROSS)
+def test_every_check_crosses_as_through_one_gateway(suite: Suite, tmp_path: Path, revision: str) -> None:
+    """Before a server of the other era: questions become parked calls and their retries, or the other way round."""
+    crossing = load_crossings()[revision]
+    with ExitStack() as stack:
+        command = (*FIXTURE, "--http", "0", "--era", crossing.backend)
+        backend = stack.enter_context(running(command, tmp_path / "fixture.log"))
+        base, _ = stack.enter_context(balanced({BACKEND: {"url": backend}}, tmp_path))
+        url = f"{base}/mcp/{BACKEND}"
+        warm_up(url)
+        found = suite.run_server(url, revision, tmp_path / "results")
+    assert differences(load(revision).findings, found, crossing.gaps()) == []
