@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from gatewright.backend.carriers import Carriers, split
+from gatewright.backend.carriers import Carriers, replica_in, split
 from gatewright.background import Background
 from gatewright.errors import StoreUnavailable
 from gatewright.stores.memory import MemoryStore, Shelf
@@ -39,6 +39,12 @@ def test_what_is_carried_is_told_from_backend_sessions() -> None:
     assert split("box note://a b") == ("box", "note://a b")
     assert split("box ") == ("box", "")
     assert split("box") is None
+
+
+def test_what_is_no_name_is_the_name_of_nobody_who_lives() -> None:
+    """The store may hold anything, and one bad entry must not keep the others from being read."""
+    assert replica_in(b"a1") == "a1"
+    assert replica_in(b"\xff\xfe") == "\ufffd\ufffd"
 
 
 async def test_without_the_store_nothing_is_promised() -> None:

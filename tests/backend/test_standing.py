@@ -12,6 +12,7 @@ from gatewright.backend.standing import MAX_URIS, Standing
 from gatewright.background import Background
 from gatewright.call import Failure, Json, Result
 from gatewright.errors import BackendUnavailable
+from gatewright.protocol.subscriptions import MAX_URI_CHARS
 
 pytestmark = pytest.mark.anyio
 TOOLS = "notifications/tools/list_changed"
@@ -141,6 +142,15 @@ async def test_a_session_that_ended_meanwhile_joins_nothing() -> None:
         await stand.subscribe("gone", "a:1", feed)
         while backend.announced:
             await asyncio.sleep(0)
+
+
+async def test_a_uri_that_is_too_long_is_refused() -> None:
+    """It would be kept here, at the backend and in the store."""
+    long = "a:" + "x" * MAX_URI_CHARS
+    backend = Backend({long})
+    async with standing(backend, {"s": Session()}) as (stand, feed):
+        assert isinstance(await stand.subscribe("s", long, feed), Failure)
+        assert not stand.holds("s")
 
 
 async def test_subscriptions_of_one_session_are_bounded() -> None:

@@ -242,6 +242,18 @@ async def test_a_session_that_nobody_could_have_kept_is_unknown(record: Record) 
             await a.found()
 
 
+async def test_an_answer_to_what_nobody_asked_goes_nowhere() -> None:
+    """Its id is whatever a client says: no letter is written to a replica of a name that none can have."""
+    async with neighbours("a") as (a,):
+        session = await a.begin()
+        for ask_id in ("x" * 100_000 + ".1", ".1", "1"):
+            session.answered(jsonrpc.decode(jsonrpc.result(ask_id, b"{}")))
+        assert not a.post._out
+        session.answered(jsonrpc.decode(jsonrpc.result("b.1", b"{}")))
+        assert list(a.post._out) == ["b"]
+        await until(lambda: not a.post._out)
+
+
 async def test_a_log_level_that_is_none_is_not_taken_over() -> None:
     """Neither with the session nor later."""
     async with neighbours("a", "b") as (a, b):

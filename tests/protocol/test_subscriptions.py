@@ -1,6 +1,7 @@
 """Subscription filters and tags."""
 
 import json
+from contextlib import nullcontext
 
 import pytest
 from hypothesis import given
@@ -46,6 +47,14 @@ def test_too_many_resources_are_refused() -> None:
     for member in ("resourceSubscriptions", "taskIds"):
         text = json.dumps({member: [str(n) for n in range(subscriptions.MAX_URIS + 1)]}).encode()
         with pytest.raises(InvalidParams, match="at most"):
+            subscriptions.read_filter(text)
+
+
+def test_a_uri_that_is_too_long_is_refused() -> None:
+    """It is kept as long as the subscription, and a thousand of 4 MiB would be all the memory there is."""
+    for size, is_taken in ((subscriptions.MAX_URI_CHARS, True), (subscriptions.MAX_URI_CHARS + 1, False)):
+        text = json.dumps({"resourceSubscriptions": ["a:b", "x" * size]}).encode()
+        with nullcontext() if is_taken else pytest.raises(InvalidParams, match="characters"):
             subscriptions.read_filter(text)
 
 

@@ -15,7 +15,7 @@ needs_redis()
 from gatewright.background import Background  # noqa: E402
 from gatewright.errors import StoreUnavailable  # noqa: E402
 from gatewright.secret import Secret  # noqa: E402
-from gatewright.stores.redis_commands import MAX_WAITING, Commands  # noqa: E402
+from gatewright.stores.redis_commands import MAX_WAITING, MAX_WAITING_BYTES, Commands  # noqa: E402
 from gatewright.stores.redis_connections import Server  # noqa: E402
 from gatewright.stores.redis_scripts import Script  # noqa: E402
 from gatewright.stores.settings import Store  # noqa: E402
@@ -79,6 +79,22 @@ async def test_what_nobody_takes_is_lost_and_counted() -> None:
         for _ in range(MAX_WAITING + 10):
             commands.push("ECHO", "x")
         assert commands.lost >= 10
+
+
+async def test_what_waits_is_bounded_in_bytes(running: RedisServer) -> None:
+    """Events are as large as answers are: what there is no room for is lost and counted, the rest goes in parts."""
+    async with commanding(running.url) as commands:
+        await commands.run("DEL", "large")
+        body = b"x" * (MAX_WAITING_BYTES // 16)
+        for _ in range(20):
+            commands.push("RPUSH", "large", body)
+        assert commands.lost == 4
+        async with asyncio.timeout(20):
+            while commands._waiting:
+                await asyncio.sleep(0.01)
+        assert await commands.run("LLEN", "large") == 16
+        assert commands._waiting_bytes == 0
+        await commands.run("DEL", "large")
 
 
 async def test_nothing_is_sent_after_the_end() -> None:

@@ -64,6 +64,11 @@ def split(name: str) -> tuple[str, str] | None:
     return (backend, key) if space else None
 
 
+def replica_in(claim: bytes) -> str:
+    """The replica that a claim names. The store may hold anything: what is no name is that of nobody who lives."""
+    return claim.decode(errors="replace")
+
+
 @final
 class Carriers:
     """Who carries what at one backend."""
@@ -86,7 +91,7 @@ class Carriers:
             won = await self._records.claim(session, self._name(key), self._mine, dead)
             if won is None or won == self._mine:
                 return won is not None
-            if await self._post.lives(won.decode()):
+            if await self._post.lives(replica_in(won)):
                 return False
             dead = won
 
@@ -115,7 +120,7 @@ class Carriers:
         claim = await self._records.claimed(session, self._name(key))
         if claim is None:
             return
-        replica = claim.decode()
+        replica = replica_in(claim)
         if claim != self._mine and await self._post.lives(replica):
             await self._release(replica, Carried(self._records.ref_of(session) or "", self._backend, key))
         await self._records.unclaim(session, self._name(key), claim)

@@ -20,6 +20,8 @@ from gatewright.protocol.types import SubscriptionFilter
 
 MAX_URIS: Final = 1000
 """Resources, or tasks, in one filter: each may cost a subscription upstream."""
+MAX_URI_CHARS: Final = 8_192
+"""Of a resource that is subscribed to: it is kept as long as the subscription, here, upstream and in the store."""
 
 
 @final
@@ -51,6 +53,8 @@ def read_filter(value: Json) -> tuple[frozenset[str], frozenset[str], frozenset[
         uris = []
     if len(uris) > MAX_URIS or len(tasks) > MAX_URIS:
         raise InvalidParams(f"at most {MAX_URIS} resources and as many tasks in one subscription")
+    if any(len(uri) > MAX_URI_CHARS for uri in uris):
+        raise InvalidParams(f"at most {MAX_URI_CHARS} characters in a URI that is subscribed to")
     return lists, frozenset(uris), tasks
 
 

@@ -135,7 +135,8 @@ class RedisStore:
     async def claims(self, ref: str) -> dict[str, bytes]:
         """See SessionStore.claims."""
         found = await self._commands.script(scripts.CLAIMS, [self._key(ref, "s")])
-        return {name.decode()[2:]: bytes(claim) for name, claim in zip(found[::2], found[1::2], strict=True)}
+        pairs = zip(found[::2], found[1::2], strict=True)
+        return {name.decode(errors="replace")[2:]: bytes(claim) for name, claim in pairs}
 
     async def unclaim(self, ref: str, backend: str, claim: bytes) -> None:
         """See SessionStore.unclaim."""

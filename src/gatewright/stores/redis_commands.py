@@ -29,6 +29,10 @@ GATHER_S: Final = 0.005
 MAX_BATCH: Final = 1_000
 MAX_WAITING: Final = 100_000
 """Commands on their way. More are lost: Redis has not answered for long, and memory is not endless."""
+MAX_WAITING_BYTES: Final = 256 << 20
+"""The same in bytes: events are as large as answers are."""
+MAX_BATCH_BYTES: Final = 16 << 20
+"""A batch that is as large is closed, so that it can be carried within the time it has."""
 PAUSE_S: Final = 0.05
 """How long nothing is sent after a failure. It doubles up to PAUSE_MAX_S, and is spread: replicas must not ask all at
 once whether Redis is back."""
@@ -45,13 +49,14 @@ log = structlog.get_logger("gatewright.store")
 class Waiting:
     """One command."""
 
-    __slots__ = ("answer", "command", "fallback")
+    __slots__ = ("answer", "command", "fallback", "size")
 
     def __init__(self, command: Command, fallback: Command | None, answer: asyncio.Future[Any] | None) -> None:
         self.command = command
         self.fallback = fallback
         """What to send when Redis does not know the script by its name."""
         self.answer = answer
+        self.size = sum([len(word) for word in command if word.__class__ is bytes])
 
 
 @final
@@ -64,6 +69,7 @@ class Commands:
         self._bound_s = timeout_s * ATTEMPT_S
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[Waiting] = deque()
+        self._waiting_bytes = 0
         self._sending: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | asyncio.Handle | None = None
         self._is_urgent = False
@@ -120,10 +126,11 @@ class Commands:
         return found
 
     def _put(self, waiting: Waiting) -> None:
-        if len(self._waiting) >= MAX_WAITING:
+        if len(self._waiting) >= MAX_WAITING or self._waiting_bytes + waiting.size > MAX_WAITING_BYTES:
             self._lose([waiting])
             return
         self._waiting.append(waiting)
+        self._waiting_bytes += waiting.size
         is_urgent = waiting.answer is not None
         if self._sending is not None:
             return
@@ -139,15 +146,14 @@ class Commands:
         self._timer = None
         self._sending = self._start(self._send())
         if self._sending is None:
-            self._lose(list(self._waiting))
-            self._waiting.clear()
+            self._lose_all([])
 
     async def _send(self) -> None:
         """Send until nothing waits."""
         batch: list[Waiting] = []
         try:
             while self._waiting:
-                batch = [self._waiting.popleft() for _ in range(min(MAX_BATCH, len(self._waiting)))]
+                batch = self._batch()
                 try:
                     await self._deliver(batch)
                 except Unreachable as error:
@@ -156,8 +162,17 @@ class Commands:
         finally:
             self._sending = None
             if batch:  # this task is being ended
-                self._lose([*batch, *self._waiting])
-                self._waiting.clear()
+                self._lose_all(batch)
+
+    def _batch(self) -> list[Waiting]:
+        """The next that travel together."""
+        batch: list[Waiting] = []
+        size = 0
+        while self._waiting and len(batch) < MAX_BATCH and size < MAX_BATCH_BYTES:
+            batch.append(self._waiting.popleft())
+            size += batch[-1].size
+        self._waiting_bytes -= size
+        return batch
 
     async def _deliver(self, batch: list[Waiting]) -> None:
         answers = await self._asked_server([one.command for one in batch])
@@ -191,8 +206,13 @@ class Commands:
             log.warning("store cannot be reached", reason=reason)
         self._pause_s = min(PAUSE_MAX_S, self._pause_s * 2 or PAUSE_S)
         self._silent_until = self._loop.time() + self._pause_s * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
+        self._lose_all(batch)
+
+    def _lose_all(self, batch: list[Waiting]) -> None:
+        """A batch, and what waits behind it."""
         self._lose([*batch, *self._waiting])
         self._waiting.clear()
+        self._waiting_bytes = 0
 
     def _lose(self, batch: list[Waiting]) -> None:
         for one in batch:
