@@ -93,7 +93,7 @@ separator: _
         "g.yaml:10:24: backends.d.era: must be 'auto', 'modern' or 'handshake'",
         "g.yaml:10:38: backends.d.args: write a list",
         "g.yaml:11:1: timeout: unknown key; known are admin, backends, drain_delay_s, drain_idle_s, drain_s, "
-        "gateway_id, limits, listen, log, mcpServers, routing, servers, sessions, store, workers",
+        "gateway_id, limits, listen, log, mcpServers, routing, servers, sessions, store, watchdog_s, workers",
         'g.yaml:12:1: separator: unknown key; it belongs under "routing"',
     ]
 
