@@ -39,8 +39,16 @@ def behind(request: pytest.FixtureRequest, suite: Suite, tmp_path_factory: pytes
     directory = tmp_path_factory.mktemp(f"replicas-{kind}")
     with ExitStack() as stack:
         backends = stack.enter_context(fixture_behind(kind, directory))
-        url, served = stack.enter_context(balanced(backends, directory))
-        yield Graded(kind, f"{url}/mcp/{BACKEND}", suite, directory), served
+        base, served = stack.enter_context(balanced(backends, directory))
+        yield Graded(kind, warmed(base), suite, directory), served
+
+
+def warmed(base: str) -> str:
+    """The URL to grade, with each replica warm: in turn they are asked once."""
+    url = f"{base}/mcp/{BACKEND}"
+    for _ in range(NUMBER):
+        warm_up(url)
+    return url
 
 
 def test_every_check_passes_as_through_one_gateway(behind: Behind) -> None:
@@ -77,7 +85,5 @@ def test_every_check_crosses_as_through_one_gateway(suite: Suite, tmp_path: Path
         command = (*FIXTURE, "--http", "0", "--era", crossing.backend)
         backend = stack.enter_context(running(command, tmp_path / "fixture.log"))
         base, _ = stack.enter_context(balanced({BACKEND: {"url": backend}}, tmp_path))
-        url = f"{base}/mcp/{BACKEND}"
-        warm_up(url)
-        found = suite.run_server(url, revision, tmp_path / "results")
+        found = suite.run_server(warmed(base), revision, tmp_path / "results")
     assert differences(load(revision).findings, found, crossing.gaps()) == []
