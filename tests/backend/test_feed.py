@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -12,7 +13,7 @@ from msgspec import Raw
 
 from backend.mcp_server import backed
 from backend.raw_server import soon, until
-from gatewright.backend.feed import Feed, Heard, Listener, Wants, announceable, has_subscriptions
+from gatewright.backend.feed import Feed, Heard, Held, Listener, Wants, announceable, has_subscriptions
 from gatewright.background import Background
 from gatewright.call import Params
 from gatewright.errors import BackendGarbage, BackendUnavailable, ProtocolError
@@ -346,6 +347,22 @@ async def test_announcements_come_from_a_real_backend(era: str) -> None:
         for listener in listeners:
             backend.feed.leave(listener)
         await until(lambda: not world.mcp.open_listens and not world.mcp.sessions)
+
+
+async def test_nothing_of_a_stream_is_left_to_the_garbage_collector() -> None:
+    """It comes seldom, and what strangers ask to hear of is large."""
+    async with backed("handshake") as (_, backend):
+        gc.collect()
+        gc.disable()
+        try:
+            for number in range(3):
+                listener = await soon(backend.feed.join(uris(f"u:{number}"), Ears()))
+                backend.feed.leave(listener)
+            async with asyncio.timeout(5):
+                while [one for one in gc.get_objects() if isinstance(one, Held)]:
+                    await asyncio.sleep(0.01)
+        finally:
+            gc.enable()
 
 
 async def test_a_handshake_backend_is_told_what_nobody_wants_any_more() -> None:

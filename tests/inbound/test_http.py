@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import re
 import socket
+import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -252,6 +254,31 @@ async def test_at_most_so_many_requests_wait() -> None:
         held.go.set()
         assert len(answers(await soon(reader.read()))) == 1_001
         await close(writer)
+
+
+async def test_half_a_body_goes_with_its_connection() -> None:
+    """At once: the garbage collector comes after thousands of connections, and a body may be megabytes."""
+    half = b"x" * 1_000_000
+    gc.collect()
+    gc.disable()
+    tracemalloc.start()
+    try:
+        async with listening(echo) as listener:
+            for _ in range(12):
+                _, writer = await listener.open()
+                writer.write(HEAD + b"Content-Length: %d\r\n\r\n" % (len(half) + 1) + half)
+                await soon(writer.drain())
+                async with asyncio.timeout(5):
+                    while not any(one._reader.body_left == 1 for one in listener.connections):
+                        await asyncio.sleep(0.001)
+                await close(writer)
+                async with asyncio.timeout(5):
+                    while listener.connections:
+                        await asyncio.sleep(0.001)
+            assert tracemalloc.get_traced_memory()[0] < 5_000_000
+    finally:
+        tracemalloc.stop()
+        gc.enable()
 
 
 async def test_a_body_that_looks_like_a_head_hides_no_requests() -> None:

@@ -162,6 +162,7 @@ class HttpConnection(asyncio.Protocol):
         if self._stream is not None:
             self._stream.fail(BackendGarbage("the backend closed the connection in the middle of its answer"))
             self._stream = None
+        self._body = []  # the parser refers back here: what is half an answer would wait for the garbage collector
         self._channel.forget(self)
 
     def _is_ended_by_close(self) -> bool:

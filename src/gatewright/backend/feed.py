@@ -295,8 +295,11 @@ async def _agreed(held: Held) -> Wants:
 
 
 def _cancel(held: Held) -> None:
-    if held.task is not None:
-        held.task.cancel()
+    # Let go as well: a task that was cancelled keeps its frames, which refer back, and with them a thousand URIs, until
+    # the garbage collector comes, which is seldom.
+    task, held.task = held.task, None
+    if task is not None:
+        task.cancel()
 
 
 def _covers(uris: frozenset[str], uri: str) -> bool:

@@ -208,8 +208,13 @@ class RequestReader:
             self._check_unfinished()
 
     def close(self) -> None:
-        """Drop the parser, whose callbacks refer back to this object."""
-        self._parser = None
+        """Drop the parser, whose callbacks refer back to this object, and what has come of a request that will never be
+        whole: a connection refers back to itself, so all that it holds waits for the garbage collector, which is seldom
+        there, and a body may be megabytes."""
+        self._parser = self._request = None
+        self._parts = b""
+        self._fields = _NO_FIELDS
+        self._known = KnownHeads()
 
     def rest(self) -> None:
         """Drop what only another request needs: none is expected for long. Between requests a new parser reads as the
