@@ -355,11 +355,12 @@ async def test_nothing_of_a_stream_is_left_to_the_garbage_collector() -> None:
         gc.collect()
         gc.disable()
         try:
+            before = [one for one in gc.get_objects() if isinstance(one, Held)]
             for number in range(3):
                 listener = await soon(backend.feed.join(uris(f"u:{number}"), Ears()))
                 backend.feed.leave(listener)
             async with asyncio.timeout(5):
-                while [one for one in gc.get_objects() if isinstance(one, Held)]:
+                while len([one for one in gc.get_objects() if isinstance(one, Held)]) > len(before):
                     await asyncio.sleep(0.01)
         finally:
             gc.enable()
