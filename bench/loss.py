@@ -343,7 +343,7 @@ def shown(plan: Plan, outcome: Outcome, took_s: float) -> str:
         f"99 % {latencies[int(len(latencies) * 0.99)] * 1000:.0f} ms, worst {latencies[-1] * 1000:.0f} ms",
         f"{counts['streams opened']:,} streams opened; {counts['notices said to nobody']:,} notices not said, as no "
         f"replica listened; of {outcome.last:,} said in the last {_LAST_S * 1000:.0f} ms before a kill "
-        f"{outcome.lost_last:,} were lost; {counts['kills of busy gateways']} kills of gateways that did not recover in "
+        f"{outcome.lost_last:,} were lost; {counts['kills of busy gateways']} kills of gateways not recovered in "
         f"{_CALM_S:.0f} s; the driver took {outcome.peak_rss_bytes / 2**20:.0f} MiB",
     ]
     odd = {kind: count for kind, count in sorted(counts.items()) if kind.startswith(("streams not", "streams ref"))}
