@@ -58,6 +58,18 @@ async def test_what_waits_is_sent_before_the_end(running: RedisServer) -> None:
         assert await commands.run("GET", "last") == b"word"
 
 
+async def test_after_the_end_nothing_is_sent(running: RedisServer) -> None:
+    """No connection is opened again for who comes late, such as a sign of life that was due."""
+    async with commanding(running.url) as commands:
+        assert await commands.run("ECHO", "x") == b"x"
+        await commands.aclose()
+        asked = commands.round_trips
+        commands.push("SET", "late", "word")
+        with pytest.raises(StoreUnavailable):
+            await commands.run("ECHO", "x")
+        assert (commands.round_trips, commands.lost) == (asked, 1)
+
+
 async def test_a_wrong_command_is_a_bug_and_hurts_nobody_else(running: RedisServer) -> None:
     """Whoever waits for it hears so; what nobody waits for is counted."""
     async with commanding(running.url) as commands:

@@ -73,6 +73,7 @@ class Commands:
         self._sending: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | asyncio.Handle | None = None
         self._is_urgent = False
+        self._is_closed = False
         self._pause_s = 0.0
         self._silent_until = 0.0
         self.round_trips = 0
@@ -101,7 +102,8 @@ class Commands:
         self._put(Waiting(*_spelled(script, keys, args), None))
 
     async def aclose(self) -> None:
-        """Send what waits, within the bounds of one batch, and close. Never raises."""
+        """Send what waits, within the bounds of one batch, and close: what comes later finds no store. Never raises."""
+        self._is_closed = True
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -126,7 +128,8 @@ class Commands:
         return found
 
     def _put(self, waiting: Waiting) -> None:
-        if len(self._waiting) >= MAX_WAITING or self._waiting_bytes + waiting.size > MAX_WAITING_BYTES:
+        is_full = len(self._waiting) >= MAX_WAITING or self._waiting_bytes + waiting.size > MAX_WAITING_BYTES
+        if is_full or self._is_closed:
             self._lose([waiting])
             return
         self._waiting.append(waiting)
