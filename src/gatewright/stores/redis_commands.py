@@ -56,7 +56,7 @@ class Waiting:
         self.fallback = fallback
         """What to send when Redis does not know the script by its name."""
         self.answer = answer
-        self.size = sum([len(word) for word in command if word.__class__ is bytes])
+        self.size = sum([len(word) for word in command if isinstance(word, bytes)])
 
 
 @final
