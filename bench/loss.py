@@ -7,12 +7,12 @@ on its port once every client has heard something that was said after the kill.
 
     python -m bench.loss --rounds 20 --sessions 2000 --rate 300
 
-A kill hits gateways at work, not ones that still recover from the last one: it waits until what is said is heard within
-half a second again. What is owed is every notice that a living replica took from the backend, but those of the last
-second before a kill: what a replica was told and had no time to write down dies with it. A call may fail if it was
-under way at the kill and never reached the backend by another replica than the dead one. Prints a line for each round
-and a table of what was to be shown; exits 1 when any of it is broken, 2 when a program is missing. The driver bounds
-itself: calls under way, bytes of a stream, its own memory, and the time of the whole run.
+A kill hits gateways at work, not ones that still recover from the last one: it waits, for ten seconds at most, until
+what is said is heard within a second again. What is owed is every notice that a living replica took from the backend,
+but those of the last second before a kill: what a replica was told and had no time to write down dies with it. A call
+may fail if it was under way at the kill and never reached the backend by another replica than the dead one. Prints a
+line for each round and a table of what was to be shown; exits 1 when any of it is broken, 2 when a program is missing.
+The driver bounds itself: calls under way, bytes of a stream, its own memory, and the time of the whole run.
 """
 
 import argparse
@@ -39,9 +39,9 @@ _REPLICAS = 3
 _BACK_S = 30.0
 _LAST_S = 1.0
 """What was said in so much time before a kill is not owed."""
-_PROMPT_S = 0.5
-_CALM_S = 30.0
-"""How long a kill waits until all that was said in the last seconds was heard after `_PROMPT_S`."""
+_PROMPT_S = 0.9
+_CALM_S = 10.0
+"""How long a kill waits until all that was said before the last `_PROMPT_S` was heard."""
 _KILL_S = 1.0
 """After a kill a balancer may still send something to who was killed."""
 _FAILED_BY_S = 5.0
