@@ -250,6 +250,33 @@ async def test_a_sleeper_does_not_carry_out_what_was_taken_back() -> None:
         assert done == [b"again"]
 
 
+async def test_who_leaves_answers_what_it_began_and_begins_nothing_more() -> None:
+    """What was asked too late was surely not carried out: whoever asked may have it done elsewhere."""
+    async with office() as there, asyncio.timeout(5), asyncio.TaskGroup() as asking:
+        begun, may_end = asyncio.Event(), asyncio.Event()
+
+        async def carry(errand: Errand) -> bytes:
+            begun.set()
+            await may_end.wait()
+            return errand.body
+
+        there.b.carry("wait", carry)
+        first = asking.create_task(outcome(there.a, "b", "wait", b"in time"))
+        await begun.wait()
+        leaving = asking.create_task(there.b.aclose())
+        await asyncio.sleep(0)
+        late = there.a.ask("b", "wait", b"too late")
+        await until(lambda: not there.a._out)
+        may_end.set()
+        await leaving
+        there.stop(there.b)
+        assert await first == ([], b"in time")
+        with pytest.raises(ReplicaGone) as gone:
+            await late.next()
+        assert not gone.value.may_have_run
+        late.close()
+
+
 async def test_a_death_in_the_middle_leaves_it_open_whether_it_ran() -> None:
     """Whoever asked is told so, within the time after which a replica counts as dead."""
     async with office(dead_s=0.2) as there:

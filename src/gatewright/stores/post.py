@@ -11,6 +11,7 @@ held in memory cannot be trusted, as nobody could say that it has changed.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import random
 import secrets
@@ -38,6 +39,8 @@ AT_ONCE_S: a process that stood still has not read it yet."""
 AT_ONCE_S: Final = 0.5
 SETTLE_S: Final = 3.0
 """How long the others have to say that they live after the store was there again."""
+LEAVE_S: Final = 1.0
+"""How long what was begun for others, and letters on their way, have to end when this replica leaves."""
 LONG_DEAD_S: Final = 60.0
 """One that is dead for so long was not only slow: nobody who is alive is taken for dead longer than a beat."""
 MAX_DEAD: Final = 1_000
@@ -207,6 +210,8 @@ class Post:
         self._errands: dict[str, asyncio.Task[None]] = {}
         self._out: dict[str, list[Letter]] = {}
         self._out_bytes: dict[str, int] = {}
+        self._deliveries: set[asyncio.Task[None]] = set()
+        self._is_leaving = False
         self._outliving: set[str] = set()
         self._watch: asyncio.TimerHandle | None = None
         self._settled_at = 0.0
@@ -251,9 +256,13 @@ class Post:
             return
         self._out[replica] = [letter]
         self._out_bytes[replica] = len(letter.body)
-        if self._background(self._deliver(replica)) is None:
+        task = self._background(self._deliver(replica))
+        if task is None:
             del self._out_bytes[replica]
             self._undelivered(self._out.pop(replica), may_have_run=False)
+            return
+        self._deliveries.add(task)
+        task.add_done_callback(self._deliveries.discard)
 
     def _overflowed(self, letter: Letter) -> None:
         """There is no room for a letter. What it was to be a part of breaks off: it must not go on with a gap."""
@@ -312,7 +321,13 @@ class Post:
                 self._watch.cancel()
 
     async def aclose(self) -> None:
-        """Take part no longer: the others know at once. Never raises."""
+        """Take part no longer: nothing is begun any more, what was begun is answered, and the others know at once. What
+        was not begun they do themselves. Never raises."""
+        self._is_leaving = True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LEAVE_S):
+                while going := {*self._errands.values(), *self._deliveries}:
+                    await asyncio.wait(going)
         try:
             await self._store.leave()
         except StoreUnavailable:
@@ -424,6 +439,8 @@ class Post:
             if hear is not None:
                 hear(letter.sender, letter.body)
         elif letter.verb == ASK:
+            if self._is_leaving:
+                return
             task = self._background(self._run(letter))
             if task is not None and letter.kind not in self._outliving:
                 self._errands[letter.number] = task
