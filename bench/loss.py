@@ -324,6 +324,8 @@ async def measure(plan: Plan) -> Outcome:
             url, replicas = await asyncio.to_thread(stack.enter_context, stage(herald))
             loss = Loss(plan, url, herald, replicas)
             await loss.run()
+            for replica in replicas:  # nobody is left for whom they would drain
+                await asyncio.to_thread(replica.kill)
             return loss.outcome
     finally:
         herald.stop()

@@ -122,3 +122,15 @@ async def test_who_is_taken_for_dead_for_a_moment_keeps_its_streams() -> None:
         b.running = a.background(b.post.run())
         await until(lambda: standing.unsent() == [notice(1)])
         assert await a.store.standing(opened.ref) == {"b"}
+
+
+async def test_who_died_before_this_replica_began_holds_nothing_up() -> None:
+    """The store still names it, and fifty like it: none of them is asked."""
+    async with neighbours("a", "b") as (a, b):
+        opened = await a.begin()
+        _, standing = await listening(b)
+        a.store._shelf.sessions[opened.ref].standing |= {f"0{number}" for number in range(50)}
+        began = asyncio.get_running_loop().time()
+        await emit(opened, 1)
+        await until(lambda: standing.unsent() == [notice(1)])
+        assert asyncio.get_running_loop().time() < began + 1

@@ -330,8 +330,7 @@ class Elsewhere:
 
     async def standing(self, session: Session) -> str | None:
         """Another replica that holds a standing stream of the session. Raises StoreUnavailable."""
-        found = await self.store.standing(session.ref)
-        return min((one for one in found if one != self.replica and not self.post.is_dead(one)), default=None)
+        return next(iter(await self.post.living(await self.store.standing(session.ref))), None)
 
     def put(self, session: Session, message: bytes) -> None:
         """Put a message that belongs to no call on the session's standing stream, wherever it is. Where there is none

@@ -106,12 +106,12 @@ class Notices:
             return True
         try:
             found = await self._store.standing(session.ref)
+            others = set(await self._post.living(found))
         except StoreUnavailable:
             return False
         for one in found:
             if self._post.is_long_dead(one):
                 self._store.disown(session.ref, one)
-        others = {one for one in found if one != self._post.replica and not self._post.is_dead(one)}
         if not others:
             return is_first and not found
         if others <= asked:

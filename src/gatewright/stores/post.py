@@ -288,8 +288,15 @@ class Post:
     async def lives(self, replica: str) -> bool:
         """Whether it lives, asking the store about one that is not known. Raises StoreUnavailable."""
         if replica not in self.alive and replica not in self._dead:
-            self._beaten(await self._store.beat(), asyncio.get_running_loop().time())
+            now = asyncio.get_running_loop().time()
+            self._beaten(await self._store.beat(), now)
+            if replica not in self.alive and now >= self._settled_at:
+                self._bury(replica, now)  # it died before this one began
         return replica in self.alive
+
+    async def living(self, replicas: frozenset[str]) -> list[str]:
+        """Which of these live, this one not among them. Raises StoreUnavailable."""
+        return [one for one in sorted(replicas - {self.replica}) if await self.lives(one)]
 
     async def run(self) -> None:
         """Read the inbox until cancelled."""
@@ -344,9 +351,7 @@ class Post:
         alive = beat.alive | self.alive if now < self._settled_at else beat.alive
         gone, self.alive = self.alive - alive, alive
         for replica in gone:
-            self._dead[replica] = now
-            if len(self._dead) > MAX_DEAD:
-                del self._dead[next(iter(self._dead))]
+            self._bury(replica, now)
         for replica in alive & self._dead.keys():
             del self._dead[replica]
         self._lost(now)
@@ -355,6 +360,11 @@ class Post:
                 errand.cancel()
         if gone:
             self.on_gone(gone)
+
+    def _bury(self, replica: str, now: float) -> None:
+        self._dead[replica] = now
+        if len(self._dead) > MAX_DEAD:
+            del self._dead[next(iter(self._dead))]
 
     def _fresh(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._watch is not None:
