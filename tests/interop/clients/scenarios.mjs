@@ -170,9 +170,12 @@ const KINDS = {
     // The second SDK also reports, here, the rounds in which it answers questions: that is not the server's progress.
     const isOwn = progress => progress.message?.startsWith('Fulfilling input required');
     const onprogress = progress => isOwn(progress) || seen.push(progress.progress);
-    const result = await peer.callTool({ name: plan.tool, arguments: plan.arguments }, { onprogress });
-    check(textOf(result).includes(plan.expect), plan.expect, result);
-    // Both SDKs drop progress notifications that arrive in one read with the answer, so the newest may be missing.
+    // Both SDKs drop progress notifications that arrive in one read with the answer, so the newest may be missing; where
+    // this process was held up all of them, and the call is made again.
+    for (let attempt = 0; attempt < 3 && seen.length === 0; attempt += 1) {
+      const result = await peer.callTool({ name: plan.tool, arguments: plan.arguments }, { onprogress });
+      check(textOf(result).includes(plan.expect), plan.expect, result);
+    }
     const prefix = JSON.stringify(plan.progress.slice(0, seen.length));
     check(seen.length > 0 && JSON.stringify(seen) === prefix, plan.progress, seen);
   },
