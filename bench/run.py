@@ -25,7 +25,7 @@ from bench.report import Outcome, Paced
 from bench.targets import Direct, FastMCP, Gateway, Nginx, Target, announcing
 
 TARGETS = ("direct", "nginx", "gatewright", "fastmcp")
-PACED_TURNS = 3
+PACED_TURNS = 5
 PACED_CASES = ("modern-json", "modern-sse", "handshake-json", "handshake-sse")
 
 
