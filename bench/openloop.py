@@ -193,7 +193,10 @@ def main() -> None:
     parser.add_argument("--rate", type=float, required=True, help="calls per second")
     parser.add_argument("--duration", type=float, default=5.0, help="seconds")
     parser.add_argument("--connections", type=int, default=32)
+    parser.add_argument("--cores", help="comma-separated numbers of the cores to run on (default: any)")
     options = parser.parse_args()
+    if options.cores:
+        os.sched_setaffinity(0, {int(core) for core in options.cores.split(",")})
     request, expected = options.request.read_bytes(), options.expected.read_bytes()
     # A collection in the generator would be charged to the target.
     gc.disable()

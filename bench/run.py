@@ -104,7 +104,14 @@ def calmest(take: Callable[..., measure.Sample], plan: Plan) -> measure.Sample:
     return min(taken, key=lambda one: one.others)
 
 
-def run_paced(case: Case, targets: dict[str, Target], outcomes: list[Outcome], plan: Plan, directory: Path) -> Paced:
+def run_paced(
+    case: Case,
+    targets: dict[str, Target],
+    outcomes: list[Outcome],
+    plan: Plan,
+    directory: Path,
+    stub: psutil.Process,
+) -> Paced:
     """Open-loop runs at half of the gateway's throughput, in turns; without a gateway there is nothing to halve."""
     subject = next(one for one in outcomes if one.target == report.SUBJECT and one.case is case)
     rate = (subject.median("calls_per_s") or 0) / 2
@@ -113,13 +120,15 @@ def run_paced(case: Case, targets: dict[str, Target], outcomes: list[Outcome], p
         for name in ("direct", report.FLOOR, report.SUBJECT):
             target = targets.get(name)
             url = target.url(case.backend) if target else None
-            if url is None:
+            if target is None or url is None:
                 continue
             try:
                 if plan.tries > 1:
                     measure.await_calm()
                 call = asyncio.run(measure.prepare(url, case))
-                seen = measure.pace(url, call, directory, rate=rate, duration_s=plan.duration_s)
+                middle = target.processes(case.backend) or [stub]
+                with measure.on_a_core_of_its_own(middle, stub) as cores:
+                    seen = measure.pace(url, call, directory, rate=rate, duration_s=plan.duration_s, cores=cores)
             except (OSError, RuntimeError, TimeoutError) as error:
                 print(f"  {case.name:20} {name:11} open loop: {error}", file=sys.stderr)
                 continue
@@ -140,7 +149,7 @@ def run(plan: Plan, directory: Path, stack: contextlib.ExitStack) -> tuple[list[
             outcomes += found
             has_subject = any(one.target == report.SUBJECT and one.samples for one in found)
             if case.name in plan.paced and has_subject:
-                paced.append(run_paced(case, targets, found, plan, directory))
+                paced.append(run_paced(case, targets, found, plan, directory, stub))
     return outcomes, paced
 
 
