@@ -39,6 +39,7 @@ class Plan:
     repeats: int
     tries: int
     paced: tuple[str, ...]
+    store: str = "memory"
 
 
 def start(plan: Plan, stub: str, directory: Path, stack: contextlib.ExitStack) -> dict[str, Target]:
@@ -46,7 +47,7 @@ def start(plan: Plan, stub: str, directory: Path, stack: contextlib.ExitStack) -
     makers: dict[str, Callable[[], Target]] = {
         "direct": lambda: Direct(stub, stack),
         "nginx": lambda: Nginx(stub, directory, stack),
-        "gatewright": lambda: Gateway(stub, {case.backend for case in plan.cases}, directory, stack),
+        "gatewright": lambda: Gateway(stub, {case.backend for case in plan.cases}, directory, stack, plan.store),
         "fastmcp": lambda: FastMCP(stub, stack),
     }
     started = {}
@@ -178,6 +179,7 @@ def _plan() -> Plan:
     parser.add_argument("--duration", type=int, help="whole seconds per sample (default 5)")
     parser.add_argument("--repeats", type=int, help="samples per case and target (default 3)")
     parser.add_argument("--tries", type=int, default=1, help="on a shared machine: take a disturbed sample again")
+    parser.add_argument("--store", default="memory", help="the gateway's `store`, as in its configuration")
     options = parser.parse_args()
     cases = _chosen(options.cases.split(",")) if options.cases else CASES
     targets = tuple("gatewright" if name == "gateway" else name for name in options.only.split(","))
@@ -191,6 +193,7 @@ def _plan() -> Plan:
         repeats=options.repeats or (1 if options.quick else 3),
         tries=options.tries,
         paced=PACED_CASES[:1] if options.quick else PACED_CASES,
+        store=options.store,
     )
 
 

@@ -70,7 +70,6 @@ http {{
 _GATEWAY_CONFIG = """
 listen: 127.0.0.1:0
 admin: null
-store: memory
 log: {level: warning}
 backends:
 """
@@ -130,7 +129,9 @@ class Gateway:
 
     name = "gatewright"
 
-    def __init__(self, stub: str, backends: set[str], directory: Path, stack: contextlib.ExitStack) -> None:
+    def __init__(
+        self, stub: str, backends: set[str], directory: Path, stack: contextlib.ExitStack, store: str = "memory"
+    ) -> None:
         config = directory / "gatewright.yaml"
         known = {name: f'{{url: "{stub}{path}"}}' for name, path in _HTTP_PATHS.items()}
         program, *arguments = _STDIO_BACKEND
@@ -138,7 +139,7 @@ class Gateway:
         known["stdio"] = f"{{{child}}}"
         known["inprocess"] = '{python: "bench.inprocess:server"}'
         lines = [f"  {name}: {known[name]}\n" for name in sorted(backends)]
-        config.write_text(_GATEWAY_CONFIG + "".join(lines))
+        config.write_text(f"store: {store}\n" + _GATEWAY_CONFIG + "".join(lines))
         command = [str(Path(sys.executable).parent / "gatewright"), "serve", str(config)]
         line, process = stack.enter_context(announcing(*command, program=""))
         self.base = line.rpartition(" ")[2]
