@@ -52,8 +52,8 @@ class Neighbour:
 
     async def found(self, session_id: str = "id", route: str = "") -> Session:
         """That session here, wherever it opened."""
-        here = self.sessions.find(session_id.encode(), route, ANONYMOUS)
-        return here or await self.sessions.load(session_id.encode(), route, ANONYMOUS)
+        here = self.sessions.find(session_id, route, ANONYMOUS)
+        return here or await self.sessions.load(session_id, route, ANONYMOUS)
 
     def die(self) -> None:
         """Say nothing any more, without a word."""

@@ -111,10 +111,11 @@ async def listening(
             else:
                 message = jsonrpc.decode_request(request.body)
                 is_modern = modern.is_claimed(message, request.headers.get(b"mcp-protocol-version"))
+                judged = judge("", request.headers)
                 if is_modern:
-                    await modern_side.serve(message, request, responder, judge("", request.headers))
+                    await modern_side.serve(message, request, responder, judged)
                 else:
-                    await handshake_side.serve(message, request, responder, "")
+                    await handshake_side.serve(message, responder, judged)
 
         create = protocol_factory(serve, Limits(), tasks)
         server = await loop.create_server(

@@ -77,11 +77,11 @@ async def test_a_session_is_found_by_its_owner_on_its_path_alone() -> None:
     async with held() as (sessions, _):
         ada, bob = Caller("ada"), Caller("bob")
         session = opened(sessions, "files", ada)
-        assert sessions.find(session.id.encode(), "files", ada) is session
+        assert sessions.find(session.id, "files", ada) is session
         told = set()
         for found in [(session.id, "files", bob), (session.id, "", ada), (session.id, "git", ada), ("é", "files", ada)]:
             with pytest.raises(UnknownSession) as refused:
-                sessions.find(found[0].encode("latin-1"), found[1], found[2])
+                sessions.find(found[0], found[1], found[2])
             told.add(refused.value.message)
         assert len(told) == 1
 
@@ -97,7 +97,7 @@ async def test_an_ended_session_is_unknown_and_told_once() -> None:
         assert ended == [session.id]
         assert await stream.take() is None
         with pytest.raises(UnknownSession):
-            sessions.find(session.id.encode(), "", ANONYMOUS)
+            sessions.find(session.id, "", ANONYMOUS)
         with pytest.raises(InvalidRequest):
             session.advance("message")
         assert len(sessions) == 0

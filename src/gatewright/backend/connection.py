@@ -180,12 +180,13 @@ class HttpConnection(asyncio.Protocol):
             if waiter is None:
                 self.close()  # an answer nobody asked for
                 return
-            at = self._known.body_at(data, self._max_bytes)
-            stream = None if at else self._known.stream_in(data, self._max_bytes)
-            if at or stream is not None:
+            known = self._known
+            at = known.body_at(data, self._max_bytes)
+            answer = data[at:] if at else known.stream_in(data, self._max_bytes)
+            if answer is not None:
                 self._waiter = None
                 if not waiter.done():
-                    waiter.set_result(stream or data[at:])
+                    waiter.set_result(answer)
                 self._free()
                 return
         self._parse(data)

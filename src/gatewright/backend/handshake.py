@@ -45,10 +45,11 @@ FEED_CALLER: Final = Caller("gatewright feed")
 """Whose backend session carries announcements for all listeners."""
 LOOK_S: Final = 2.0
 """How often it is looked whether the feed's session is still there; pipes die without a word."""
-OWN: Final = "session "
-"""How the keys of sessions begin that belong to a client session: its id follows."""
 POOLED: Final = "pool "
-"""How the keys of sessions begin that belong to no client session."""
+"""How the keys of sessions begin that belong to no client session. The key of one that does is the client session's id,
+as it is: a new text for each call would have to be hashed each time. No id has a space, or is as short as SHARED."""
+SHARED: Final = "all"
+"""The key of the one session that all use, where the backend is stateless; behind it, a chain of gateways."""
 MAX_POOLED: Final = 1024
 """Of these, how many stay open at one backend; where each is a process, half of those that may run."""
 MAX_ENDED: Final = 4096
@@ -111,8 +112,9 @@ class HandshakeFace:
         """Carry a call out in the client's backend session, opening it if need be. A session the backend forgot is
         opened once more: the call had not run."""
         key = self._key(call.client, call.caller)
-        is_exclusive = self._has_asked and self._is_exclusive(call)
-        return self._exclusive(key, call, params) if is_exclusive else self._call(key, call, params)
+        if self._has_asked and self._is_exclusive(call):
+            return self._exclusive(key, call, params)
+        return self._call(key, call, params)
 
     async def _exclusive(self, key: str, call: Call, params: Params) -> Outcome:
         # Questions on a shared wire do not say whose they are. The first session is that of this client's other calls.
@@ -286,13 +288,12 @@ class HandshakeFace:
 
     def leave(self, client_session: str) -> bool:
         """Forget a session that goes on elsewhere. False when something of it is only here."""
-        key = f"{OWN}{client_session}"
-        session = self._sessions.get(key)
+        session = self._sessions.get(client_session)
         if session is None:
-            return key not in self._opening
+            return client_session not in self._opening
         if session.hears or not session.claim or session.calls:
             return False
-        del self._sessions[key]
+        del self._sessions[client_session]
         self._start(session.leave())
         return True
 
@@ -315,12 +316,11 @@ class HandshakeFace:
 
     async def release(self, client_session: str) -> None:
         """A client session ended: end its backend session, also one that is being opened."""
-        key = f"{OWN}{client_session}"
-        self._ended[key] = None
+        self._ended[client_session] = None
         if len(self._ended) > MAX_ENDED:
             del self._ended[next(iter(self._ended))]
-        self._give_up(key)
-        session = self._sessions.pop(key, None)
+        self._give_up(client_session)
+        session = self._sessions.pop(client_session, None)
         if session is not None:
             session.ended.set()
             await session.link.aclose()
@@ -348,10 +348,10 @@ class HandshakeFace:
 
     def _key(self, client: Client, caller: Caller) -> str:
         if client.session and not self._is_stateless:
-            return f"{OWN}{client.session}"
+            return client.session
         # A session is told of one chain: in another's it would hide a circle, or be refused for it.
         if self._is_stateless:
-            return "all" if client.chain == self._chain else f"all {client.chain}"
+            return SHARED if client.chain == self._chain else f"{SHARED} {client.chain}"
         # Whatever a subject is, it stands last, behind what has no space in it: no two callers have one key.
         return f"{POOLED}{bridge.fingerprint(bytes(client.capabilities))} {client.chain} {caller.subject}"
 
@@ -496,5 +496,5 @@ class HandshakeFace:
             if held is session:
                 del self._sessions[key]
                 if self._homes is not None:
-                    self._homes.lost(key.removeprefix(OWN), session.claim)
+                    self._homes.lost(key, session.claim)
                 self._start(session.link.aclose())

@@ -11,7 +11,7 @@ import asyncio
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Final, TypeVarTuple
 
 import structlog
 from msgspec import Raw
@@ -28,6 +28,7 @@ from gatewright.protocol.revisions import Revision
 
 ELSEWHERE: Final = frozenset({*LIST_CHANGED, RESOURCE_UPDATED, ACKNOWLEDGED, CANCELLED, tasks.NOTICE, tasks.STATUS})
 """What no modern request is told on its own stream: it is said on a subscription, or not at all (S-07, S-40)."""
+Arguments = TypeVarTuple("Arguments")
 log = structlog.get_logger("gatewright.inbound")
 
 
@@ -50,11 +51,12 @@ def rank(log_level: Raw) -> int:
 class BaseReply(ABC):
     """One request's reply. Subclasses say how a message is sent (`send`) and the answer is (`finish`)."""
 
-    __slots__ = ("_least_level", "_request_id", "_revision", "_row")
+    __slots__ = ("_least_level", "_request_id", "_revision", "row")
 
     def __init__(self, request_id: Id, row: Method | None, revision: Revision, log_level: Raw | None = None) -> None:
         self._request_id = request_id
-        self._row = row
+        self.row = row
+        """The method's row in the table, None for one that is not in it."""
         self._revision = revision
         self._least_level = None if log_level is None else rank(log_level)
 
@@ -74,12 +76,14 @@ class BaseReply(ABC):
         """See Reply.ask. Without a way to ask, the question is refused as the client would refuse it."""
         raise MissingCapability(f"{method} cannot be asked of this client", {})
 
-    async def answer(self, method: str, begin: Callable[[], Awaitable[Outcome]]) -> None:
-        """Await the outcome that `begin` gives and answer with it, with the refusal that either raises, or with an
-        internal error."""
+    async def answer(
+        self, method: str, begin: Callable[[*Arguments], Awaitable[Outcome]], *arguments: *Arguments
+    ) -> None:
+        """Await the outcome that `begin` gives for these arguments and answer with it, with the refusal that either
+        raises, or with an internal error."""
         finishing: Awaitable[None]
         try:
-            status, body = self.rendered(await begin())
+            status, body = self.rendered(await begin(*arguments))
         except GatewayError as error:
             status, body = self.refusal(error)
         except Exception:  # noqa: BLE001 - the edge of a call: a bug ends this call, and is logged under an id
@@ -111,10 +115,10 @@ class BaseReply(ABC):
     def rendered(self, outcome: Outcome) -> tuple[int, bytes]:
         """HTTP status and body of the answer that says the outcome."""
         if isinstance(outcome, Result):
-            value = self._last(bridge.result_for(self._revision, self._row, outcome))
+            value = self._last(bridge.result_for(self._revision, self.row, outcome))
             return 200, jsonrpc.result(self._request_id, value)
         if isinstance(outcome, Failure):
-            failure = bridge.failure_for(self._revision, outcome, self._row)
+            failure = bridge.failure_for(self._revision, outcome, self.row)
             return refusals.failure_status(failure, self._revision.era), jsonrpc.error(self._request_id, failure)
         return 200, jsonrpc.result(self._request_id, outcome.value)
 
@@ -146,7 +150,7 @@ class ModernRules(BaseReply):
     @property
     def is_subscription(self) -> bool:
         """Whether the request is one long stream."""
-        return self._row is not None and self._row.kind == "stream"
+        return self.row is not None and self.row.kind == "stream"
 
     def _is_wanted(self, params: Json) -> bool:
         if self._least_level is None:

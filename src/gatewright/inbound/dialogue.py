@@ -19,10 +19,10 @@ from typing_extensions import override
 from gatewright.call import ANONYMOUS, Call, Client, Failure, Handler, Json, Outcome, Params, Result
 from gatewright.errors import InvalidParams, MethodNotFound, Overloaded
 from gatewright.inbound.base import BaseReply
-from gatewright.inbound.session import Running, Session, Unanswered, is_loud
+from gatewright.inbound.session import Session, Unanswered, is_loud
 from gatewright.protocol import addressing, bridge, handshake, jsonrpc
 from gatewright.protocol.chain import Chain
-from gatewright.protocol.methods import CANCELLED, INITIALIZED, LOG_MESSAGE, METHODS
+from gatewright.protocol.methods import CANCELLED, INITIALIZED, LOG_MESSAGE
 from gatewright.protocol.modern import LOG_LEVELS
 
 if TYPE_CHECKING:
@@ -40,43 +40,40 @@ class SessionRules(BaseReply):
     """The call it is the reply of, once there is one."""
     _is_asking = False
     """Questions were open when the call ended."""
-    _running: Running | None = None
-    """The call while it runs."""
+    _is_cancelled = False
+    """The client cancelled the call, and its task was not told back yet that this is dealt with."""
 
     def begun(self, call: Call) -> None:
         """The call begins: from here on the client can cancel it."""
         self.call = call
-        running = self._running = Running(call.task)
-        session = self._session
-        session.in_flight += 1
-        session.calls.setdefault(self._request_id, []).append(running)
+        self._session.calls[self] = self._request_id
+
+    def cancel(self) -> None:
+        """See Running.cancel."""
+        if self.call is not None and not self._is_cancelled:
+            self._is_cancelled = True
+            self.call.task.cancel()
 
     @override
     def cancelled(self, error: asyncio.CancelledError) -> None:
         """A call that the client cancelled is owed no answer."""
-        running = self._running
-        if running is None or not running.is_cancelled:
+        if self.call is None or not self._is_cancelled:
             raise error
-        running.is_cancelled = False
-        if running.task.uncancel():
+        self._is_cancelled = False
+        if self.call.task.uncancel():
             raise error
 
     @override
     def over(self) -> None:
-        running, self._running = self._running, None
-        call, self.call = self.call, None  # which refers back: what is kept would be left to the garbage collector
-        if running is None or call is None:
+        call = self.call
+        if call is None:
             return
-        self._is_asking = call.open_asks > 0
-        if running.is_cancelled:
-            running.task.uncancel()  # the cancel was lost on the way: the task serves other requests after this one
-        session = self._session
-        session.in_flight -= 1
-        calls = session.calls
-        alike = calls[self._request_id]
-        alike.remove(running)
-        if not alike:
-            del calls[self._request_id]
+        self.call = None  # it refers back: what is kept would be left to the garbage collector
+        if call.open_asks:
+            self._is_asking = True
+        if self._is_cancelled:
+            call.task.uncancel()  # the cancel was lost on the way: the task serves other requests after this one
+        del self._session.calls[self]
 
     @abstractmethod
     def channel(self) -> object | None:
@@ -151,10 +148,10 @@ class Dialogue:
         params = jsonrpc.NO_PARAMS if message.params is UNSET else message.params
         if method == "ping":
             return _pong()
-        row = METHODS.get(method)
+        row = reply.row
         if row is not None and not row.is_handshake:
             raise MethodNotFound(f"Method not found: {method}")
-        if session.in_flight >= self._max_calls:
+        if len(session.calls) >= self._max_calls:
             raise Overloaded(f"{self._max_calls} calls of this session run already (limits.max_calls_per_session)")
         call = Call(
             method=method,

@@ -143,15 +143,14 @@ class Elsewhere:
         record = Record(client.revision.name, info, capabilities, time.time(), metadata=metadata)
         await self.store.create(session.ref, record)
 
-    async def load(self, session_id: bytes, route: str, caller: Caller) -> Session:
+    async def load(self, session_id: str, route: str, caller: Caller) -> Session:
         """The caller's session of that id on that path, asked for once however many wait for it. Raises UnknownSession,
         StoreUnavailable, Overloaded."""
-        text = session_id.decode("latin-1")
-        ref = reference(text, route, caller)
+        ref = reference(session_id, route, caller)
         loading = self._loading.get(ref)
         if loading is None:
             loading = self._loading[ref] = asyncio.get_running_loop().create_future()
-            if self._background(self._load(text, ref, route, caller, loading)) is None:
+            if self._background(self._load(session_id, ref, route, caller, loading)) is None:
                 del self._loading[ref]
                 raise StoreUnavailable("the gateway is stopping")
         return await asyncio.shield(loading)

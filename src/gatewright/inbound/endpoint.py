@@ -107,21 +107,20 @@ class Endpoint:
     def _read(self, request: HttpRequest, responder: Responder, judged: Judged) -> Awaitable[None]:
         """Serve a POST whose head is as it must be."""
         body = request.body
-        route, version = judged.route, judged.version
         try:
             depth.check_json(body, max_depth=self._max_json_depth)
             if not body.startswith(b"{") and body.lstrip().startswith(b"["):
-                if modern.is_named(version):
+                if judged.is_modern:
                     raise InvalidRequest("the body must be one request or notification: this revision has no batches")
-                return self._handshake.batch(request, responder, route)
+                return self._handshake.batch(request, responder, judged)
             message = jsonrpc.decode_request(body)
         except ProtocolError as error:
             return _refuse(responder, ParseError(str(error)))
         except GatewayError as error:
             return _refuse(responder, error, request_id=jsonrpc.salvage_id(body))
-        if modern.is_claimed(message, version):
+        if judged.is_modern or modern.is_claimed(message, None):
             return self._modern.serve(message, request, responder, judged)
-        return self._handshake.serve(message, request, responder, route)
+        return self._handshake.serve(message, responder, judged)
 
     def _is_acceptable(self, accept: bytes) -> bool:
         """Whether the client takes both answers we may give. Clients send few different values: each is read once."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable
-from functools import partial
 from typing import Final, final
 
 import structlog
@@ -25,11 +24,12 @@ from gatewright.inbound.events import EventStream
 from gatewright.inbound.far import FarStreams, Rest
 from gatewright.inbound.held import HeldStream
 from gatewright.inbound.http import HttpRequest
+from gatewright.inbound.known_heads import Judged, judge
 from gatewright.inbound.reply import HttpReply, Keepalive
 from gatewright.inbound.responder import DONE, Responder, running_task
 from gatewright.inbound.session import Session
 from gatewright.inbound.sessions import Sessions
-from gatewright.protocol import handshake, jsonrpc, refusals
+from gatewright.protocol import jsonrpc, refusals
 from gatewright.protocol.handshake import State
 from gatewright.protocol.methods import METHODS, Method
 from gatewright.protocol.revisions import HANDSHAKE, Revision
@@ -57,7 +57,7 @@ class SessionReply(SessionRules, HttpReply):
     ) -> None:
         # All in one frame, as there is one per call.
         self._request_id = request_id
-        self._row = row
+        self.row = row
         self._revision = revision
         self._least_level = None
         self._responder = responder
@@ -70,7 +70,7 @@ class SessionReply(SessionRules, HttpReply):
 
     @override
     def over(self) -> None:
-        super().over()
+        SessionRules.over(self)  # by name: `super()` makes an object for each call
         if self._keepalive is not None:
             self._keepalive.remove(self)
 
@@ -168,16 +168,14 @@ class HandshakeSide:
         self._keepalive = keepalive
         self._max_queued_messages = max_queued_messages
 
-    def serve(
-        self, message: jsonrpc.Message, request: HttpRequest, responder: Responder, route: str
-    ) -> Awaitable[None]:
+    def serve(self, message: jsonrpc.Message, responder: Responder, judged: Judged) -> Awaitable[None]:
         """Serve one POSTed message: a request of a session that is here at once, all else by a coroutine of its own."""
         if message.id is UNSET or message.method is UNSET or message.method == "initialize":
-            return self._serve(message, request, responder, route)
+            return self._serve(message, responder, judged)
         try:
-            session = self._session(request, route)
+            session = self._session(judged)
             if session is None:
-                return self._serve(message, request, responder, route)
+                return self._serve(message, responder, judged)
             if session.state is not State.READY:
                 session.advance("message")
         except GatewayError as error:
@@ -185,13 +183,13 @@ class HandshakeSide:
             return DONE
         return self._request(session, message, message.id, message.method, responder)
 
-    async def _serve(self, message: jsonrpc.Message, request: HttpRequest, responder: Responder, route: str) -> None:
+    async def _serve(self, message: jsonrpc.Message, responder: Responder, judged: Judged) -> None:
         """Serve one message, whatever it is and wherever its session is."""
         try:
             if message.method == "initialize":
-                await self._initialize(message, responder, route)
+                await self._initialize(message, responder, judged.route)
                 return
-            session = self._session(request, route) or await self._loaded(request, route)
+            session = self._session(judged) or await self._loaded(judged)
             if message.method is UNSET:
                 session.answered(message)
                 responder.respond(202)
@@ -203,10 +201,10 @@ class HandshakeSide:
         except (GatewayError, ProtocolError) as error:
             _refuse(responder, error, None if message.id is UNSET else message.id)
 
-    async def batch(self, request: HttpRequest, responder: Responder, route: str) -> None:
+    async def batch(self, request: HttpRequest, responder: Responder, judged: Judged) -> None:
         """Serve an array of messages: 2025-03-26 only (basic, "Batching"). Its answers come on one stream."""
         try:
-            session = self._session(request, route) or await self._loaded(request, route)
+            session = self._session(judged) or await self._loaded(judged)
             if not session.client.revision.has_batches:
                 raise InvalidRequest("an array of messages is not allowed in this revision: send one message per POST")
             messages = [jsonrpc.decode_request(bytes(one)) for one in jsonrpc.decode_batch(request.body)]
@@ -245,8 +243,9 @@ class HandshakeSide:
     async def stream(self, request: HttpRequest, responder: Responder, route: str) -> None:
         """Serve a GET: a standing stream, or the rest of a stream that broke off."""
         last_event_id = request.headers.get(b"last-event-id")
+        judged = judge(route, request.headers)
         try:
-            session = self._session(request, route) or await self._loaded(request, route)
+            session = self._session(judged) or await self._loaded(judged)
             if not media.takes_stream(request.headers.get(b"accept", b"*/*")):
                 _refuse(responder, InvalidRequest("Accept must list text/event-stream"), None, status=406)
                 return
@@ -310,8 +309,9 @@ class HandshakeSide:
 
     async def end(self, request: HttpRequest, responder: Responder, route: str) -> None:
         """End a session (DELETE)."""
+        judged = judge(route, request.headers)
         try:
-            session = self._session(request, route) or await self._loaded(request, route)
+            session = self._session(judged) or await self._loaded(judged)
             if session.elsewhere is not None:
                 await session.elsewhere.end(session)
                 self._sessions.drop(session)
@@ -322,21 +322,16 @@ class HandshakeSide:
             return
         responder.respond(204)
 
-    async def _loaded(self, request: HttpRequest, route: str) -> Session:
+    async def _loaded(self, judged: Judged) -> Session:
         """The session of a request, which another replica may know. Raises UnknownSession, StoreUnavailable."""
-        return await self._sessions.load(request.headers[b"mcp-session-id"], route, ANONYMOUS)
+        return await self._sessions.load(_session_id(judged), judged.route, ANONYMOUS)
 
-    def _session(self, request: HttpRequest, route: str) -> Session | None:
+    def _session(self, judged: Judged) -> Session | None:
         """The session a request belongs to, None when it has to be loaded. Raises InvalidRequest, SessionRequired,
         UnknownSession."""
-        headers = request.headers
-        version = headers.get(b"mcp-protocol-version")
-        if version is not None and not handshake.is_version_header_served(version):
+        if not judged.is_handshake:
             raise InvalidRequest(f"MCP-Protocol-Version is not served: use one of {', '.join(HANDSHAKE)}")
-        session_id = headers.get(b"mcp-session-id")
-        if session_id is None:
-            raise SessionRequired("Mcp-Session-Id is missing: send initialize first")
-        return self._sessions.find(session_id, route, ANONYMOUS)
+        return self._sessions.find(judged.session_id or _session_id(judged), judged.route, ANONYMOUS)
 
     async def _initialize(self, message: jsonrpc.Message, responder: Responder, route: str) -> None:
         if message.id is UNSET or message.id is None:
@@ -392,9 +387,8 @@ class HandshakeSide:
         reply = SessionReply(
             responder, request_id, METHODS.get(method), session.client.revision, session, self._keepalive
         )
-        return reply.answer(
-            method, partial(self._dialogue.outcome, session, message, method, reply, running_task(responder))
-        )
+        task = responder.task or running_task(responder)
+        return reply.answer(method, self._dialogue.outcome, session, message, method, reply, task)
 
     async def _batched(
         self, session: Session, message: jsonrpc.Message, responder: Responder, stream: EventStream | None
@@ -407,7 +401,14 @@ class HandshakeSide:
         reply.stream = stream
         task = asyncio.current_task()
         assert task is not None
-        await reply.answer(method, partial(self._dialogue.outcome, session, message, method, reply, task))
+        await reply.answer(method, self._dialogue.outcome, session, message, method, reply, task)
+
+
+def _session_id(judged: Judged) -> str:
+    """The session that a request names. Raises SessionRequired."""
+    if judged.session_id is None:
+        raise SessionRequired("Mcp-Session-Id is missing: send initialize first")
+    return judged.session_id
 
 
 def prime(session: Session, stream: EventStream, responder: Responder) -> None:

@@ -17,6 +17,7 @@ from typing import Final, final
 
 import msgspec
 
+from gatewright.protocol import handshake, modern
 from gatewright.protocol.modern import Agreed
 
 LENGTH: Final = re.compile(rb"\r\n[Cc]ontent-[Ll]ength:[ \t]*([0-9]{1,8})\r\n")
@@ -35,8 +36,12 @@ class Judged(msgspec.Struct, gc=False):
     """What a head was found to say, by whoever serves its requests: the same bytes say the same again."""
 
     route: str
-    version: bytes | None
-    """The `MCP-Protocol-Version`."""
+    is_modern: bool
+    """The `MCP-Protocol-Version` is one of the modern era."""
+    is_handshake: bool
+    """It may stand on a request within a session."""
+    session_id: str | None
+    """The `Mcp-Session-Id`."""
     param_headers: Mapping[bytes, bytes]
     agreed: Agreed
     """What of a body it was last found to agree with."""
@@ -45,7 +50,15 @@ class Judged(msgspec.Struct, gc=False):
 def judge(route: str, headers: Mapping[bytes, bytes]) -> Judged:
     """What the head of a request to this route says."""
     params = {name: value for name, value in headers.items() if name.startswith(b"mcp-param-")}
-    return Judged(route, headers.get(b"mcp-protocol-version"), params, Agreed())
+    version, session_id = headers.get(b"mcp-protocol-version"), headers.get(b"mcp-session-id")
+    return Judged(
+        route,
+        modern.is_named(version),
+        handshake.is_version_header_served(version),
+        None if session_id is None else session_id.decode("latin-1"),
+        params,
+        Agreed(),
+    )
 
 
 @final

@@ -58,7 +58,7 @@ class ModernSide:
             route=judged.route,
             param_headers=judged.param_headers,
         )
-        return reply.answer(method, lambda: self._handle(call))
+        return reply.answer(method, self._handle, call)
 
     def _accept(self, message: jsonrpc.Message, responder: Responder) -> None:
         """Core notifications do nothing over HTTP in this revision, and responses are not allowed."""

@@ -148,7 +148,7 @@ class ModernReply(ModernRules, HttpReply):
     ) -> None:
         # All in one frame, as there is one per call.
         self._request_id = request_id
-        self._row = row
+        self.row = row
         self._revision = revision
         self._least_level = None if log_level is None else rank(log_level)
         self._responder = responder

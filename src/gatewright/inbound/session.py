@@ -13,7 +13,7 @@ import asyncio
 import itertools
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Final, final
+from typing import Final, Protocol, final
 
 import msgspec
 
@@ -72,21 +72,11 @@ class Ask(msgspec.Struct, frozen=True, eq=False):
         return True
 
 
-@final
-class Running:
-    """One call of a session while it runs, so that the client can cancel it."""
-
-    __slots__ = ("is_cancelled", "task")
-
-    def __init__(self, task: asyncio.Task[object]) -> None:
-        self.task = task
-        self.is_cancelled = False
+class Running(Protocol):
+    """One call of a session while it runs."""
 
     def cancel(self) -> None:
-        """Stop it. Whoever runs it answers the HTTP exchange and goes on."""
-        if not self.is_cancelled:
-            self.is_cancelled = True
-            self.task.cancel()
+        """The client cancelled it: stop it. Whoever runs it answers the HTTP exchange and goes on."""
 
 
 @final
@@ -108,7 +98,6 @@ class Session:
         "client",
         "elsewhere",
         "id",
-        "in_flight",
         "last_active_at",
         "notices",
         "ref",
@@ -144,9 +133,8 @@ class Session:
         self.client = client
         self.state = State.NEW
         self.streams: list[Standing] = []
-        self.calls: dict[Id, list[Running]] = {}
-        self.in_flight = 0
-        """How many they are."""
+        self.calls: dict[Running, Id] = {}
+        """Those that run, and the client's id of each."""
         self.last_active_at = loop.time()
         self.notices = 0
         """Notifications of the client on their way to its backends."""
@@ -391,7 +379,7 @@ class Session:
 
     def cancel_here(self, request_id: Id) -> bool:
         """Cancel it if it runs here. False when it does not."""
-        alike = self.calls.get(request_id, ())
+        alike = [running for running, its_id in self.calls.items() if its_id == request_id]
         for running in alike:
             running.cancel()
         return bool(alike)
@@ -437,9 +425,8 @@ class Session:
         """It is over: calls are cancelled, questions withdrawn, streams ended."""
         self.state = State.ENDED
         self._guests = None
-        for calls in list(self.calls.values()):
-            for running in calls:
-                running.cancel()
+        for running in list(self.calls):
+            running.cancel()
         for ask in self._asks.values():
             ask.fail(Unanswered("the session has ended"))
         for stream in list(self.streams):

@@ -118,10 +118,10 @@ class Sessions:
             self._timer = loop.call_later(self._sweep_s, self._sweep, loop)
         return session
 
-    def find(self, session_id: bytes, route: str, caller: Caller) -> Session | None:
+    def find(self, session_id: str, route: str, caller: Caller) -> Session | None:
         """The caller's session of that id on that path. Raises UnknownSession for every other; None when it has to be
         looked for `elsewhere`."""
-        session = self._by_id.get(session_id.decode("latin-1"))
+        session = self._by_id.get(session_id)
         if session is None or session.seen != self._current or session.caller != caller or session.route != route:
             if self.elsewhere is not None:
                 return None
@@ -129,7 +129,7 @@ class Sessions:
         session.last_active_at = session.now()
         return session
 
-    async def load(self, session_id: bytes, route: str, caller: Caller) -> Session:
+    async def load(self, session_id: str, route: str, caller: Caller) -> Session:
         """The same from `elsewhere`. Raises UnknownSession, StoreUnavailable, Overloaded."""
         assert self.elsewhere is not None
         session = await self.elsewhere.load(session_id, route, caller)

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from functools import partial
 from typing import Final, final
 
 from msgspec import UNSET
@@ -304,7 +303,7 @@ class SseSide:
                 return None
             raise UnknownSession("Session not found: open a new stream")
         if stream.session is not None:
-            self._sessions.find(stream_id, route, caller)
+            self._sessions.find(stream.session.id, route, caller)
         return stream
 
     def _session(self, stream: SseStream) -> Session:
@@ -333,14 +332,12 @@ class SseSide:
         row = METHODS.get(method)
         session = stream.session
         if method == "initialize" or session is None:
-            await StreamReply(stream, request_id, row).answer(
-                method, partial(self._opened, stream, message, method, row)
-            )
+            await StreamReply(stream, request_id, row).answer(method, self._opened, stream, message, method, row)
             return
         reply = SseReply(stream, session, request_id, row)
         task = task or asyncio.current_task()
         assert task is not None
-        await reply.answer(method, partial(self._dialogue.outcome, session, message, method, reply, task))
+        await reply.answer(method, self._dialogue.outcome, session, message, method, reply, task)
 
     async def _opened(self, stream: SseStream, message: jsonrpc.Message, method: str, row: Method | None) -> Result:
         """What is answered to requests that find no session. Raises GatewayError."""

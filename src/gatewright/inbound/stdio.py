@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from functools import partial
 from typing import Any, Final, final
 
 import msgspec
@@ -293,7 +292,7 @@ class StdioFront:
             route=self._route,
         )
         try:
-            await reply.answer(method, lambda: self._handle(call))
+            await reply.answer(method, self._handle, call)
         except asyncio.CancelledError:
             if not running.is_ended or reply.is_closed:
                 raise
@@ -338,7 +337,7 @@ class StdioFront:
         task = running.task
         assert task is not None
         try:
-            await reply.answer(method, partial(self._dialogue.outcome, session, message, method, reply, task))
+            await reply.answer(method, self._dialogue.outcome, session, message, method, reply, task)
         except asyncio.CancelledError:
             for told in session.withdraw(reply):
                 self._wire.write(told)

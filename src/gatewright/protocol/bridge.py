@@ -7,6 +7,7 @@ server/utilities/caching and the changelog of 2026-07-28.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final, Protocol, final
@@ -92,11 +93,11 @@ def modern_params(params: Params, meta: Params, client: Client, token: int) -> d
     return {**params, "_meta": carried}
 
 
-def handshake_params(params: Params, meta: Params, token: int | Raw) -> dict[str, object]:
+def handshake_params(params: Params, meta: Params, token: int | Raw) -> Mapping[str, object]:
     """`params` as a handshake backend takes them: without the modern members, with our progress token."""
-    carried: dict[str, object] = dict(params)
     if "_meta" not in params:
-        return carried
+        return params
+    carried: dict[str, object] = dict(params)
     kept = {key: value for key, value in meta.items() if key not in _NOT_HANDSHAKE}
     if PROGRESS_KEY in kept:
         kept[PROGRESS_KEY] = Raw(b"%d" % token) if isinstance(token, int) else token

@@ -46,12 +46,15 @@ def check_json(body: bytes, *, max_depth: int = DEFAULT_MAX_DEPTH) -> None:
     MAX_DIGITS digits."""
     if not body.isascii():
         check_utf8(body)
-    if len(body) <= MAX_DIGITS and body.count(b"{") + body.count(b"[") <= max_depth:
-        return  # the usual body: too short for a long number, too few brackets to nest deep
+    size = len(body)
+    # The usual body: too short for a long number, too few brackets to nest deep. Taking them out counts them in half
+    # the time that `count` takes: it looks for the next one as `find` does.
+    if size <= MAX_DIGITS and 2 * size - len(body.replace(b"{", b"")) - len(body.replace(b"[", b"")) <= max_depth:
+        return
     # Brackets inside strings count here: that only sends a body the long way.
     if _has_more(body, max_depth) and _depth(body) > max_depth:
         raise ProtocolError(f"the body is nested deeper than {max_depth} levels")
-    if len(body) > MAX_DIGITS and _has_long_number(body) and _has_long_number(_outside_strings(body, None, b"")):
+    if size > MAX_DIGITS and _has_long_number(body) and _has_long_number(_outside_strings(body, None, b"")):
         raise ProtocolError(f"the body holds a number of more than {MAX_DIGITS} digits")
 
 

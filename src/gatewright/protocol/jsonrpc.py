@@ -192,8 +192,9 @@ def notification(method: str, params: Json) -> bytes:
 
 def result(request_id: Id | None, value: Json) -> bytes:
     """A success response around a JSON result, which is copied as it is."""
-    number = b"%d" % request_id if request_id.__class__ is int else _encode(request_id)  # no frame: one per call
-    return b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (number, bytes(value))
+    if request_id.__class__ is int:  # as most have it: no frame and no copy more
+        return b'{"jsonrpc":"2.0","id":%d,"result":%b}' % (request_id, value)
+    return b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (_encode(request_id), value)
 
 
 def error(request_id: Id | None, failure: Failure) -> bytes:

@@ -56,11 +56,10 @@ def is_claimed(message: jsonrpc.Message, version_header: bytes | None) -> bool:
     """Whether the sender means the modern era: by its version header, or by the modern members of its `_meta`."""
     if is_named(version_header):
         return True
-    if message.params is UNSET:
+    params = message.params
+    if params is UNSET or "_meta" not in params:
         return False
-    meta = message.params.get("_meta")
-    if meta is None:
-        return False
+    meta = params["_meta"]
     text = bytes(meta)
     if b"modelcontextprotocol" not in text and b"\\u" not in text:  # without the slash: some writers escape it
         return False
