@@ -59,7 +59,8 @@ class Annotations:
 
     def __init__(self, backend: str) -> None:
         self._backend = backend
-        self._by_tool: dict[str, ParamHeaders] = {}
+        self.by_tool: dict[str, ParamHeaders] = {}
+        """The annotated tools: while there are none, only arguments that came with headers need a look."""
         self._is_stale = False
         self._unannotated = b""
         """The last list without annotations: the same list again, as it is most often, needs no second look."""
@@ -78,14 +79,14 @@ class Annotations:
             return body
         result: dict[str, Raw] = {}
         tools: list[Raw] = []
-        if self._by_tool or headers.mentions_param_headers(body):
+        if self.by_tool or headers.mentions_param_headers(body):
             try:
                 result = jsonrpc.members(body)
                 tools = _decode_tools(result.get("tools", Raw(b"[]")))
             except (ProtocolError, *jsonrpc.UNREADABLE) as error:
                 raise BackendGarbage(f"{self._backend}: tools/list has no list of tools") from error
         if is_first_page and self._is_stale:
-            self._by_tool = {}
+            self.by_tool = {}
             self._is_stale = False
         self.is_known = True
         if not tools and len(body) <= MAX_REMEMBERED_BYTES:
@@ -103,7 +104,7 @@ class Annotations:
         they disagree with the arguments, InvalidParams when the arguments cannot be judged: a member named twice, a
         number beyond all range.
         """
-        compiled = self._by_tool.get(tool)
+        compiled = self.by_tool.get(tool)
         if compiled is None:
             if not given:
                 return params, b""
@@ -124,7 +125,7 @@ class Annotations:
     def _learn_tool(self, tool: Raw) -> bool:
         """Whether the tool may be offered."""
         if not headers.mentions_param_headers(bytes(tool)):
-            if self._by_tool:
+            if self.by_tool:
                 self._set(_name_of(tool), None)
             return True
         try:
@@ -142,11 +143,11 @@ class Annotations:
     def _set(self, tool: str | None, compiled: ParamHeaders | None) -> None:
         if tool is None:
             return
-        self._by_tool.pop(tool, None)
+        self.by_tool.pop(tool, None)
         if compiled is not None:
-            self._by_tool[tool] = compiled
-            if len(self._by_tool) > MAX_TOOLS:
-                del self._by_tool[next(iter(self._by_tool))]
+            self.by_tool[tool] = compiled
+            if len(self.by_tool) > MAX_TOOLS:
+                del self.by_tool[next(iter(self.by_tool))]
 
 
 def _name_of(tool: Raw) -> str | None:

@@ -132,9 +132,11 @@ class McpBackend:
         params, lines = call.params, b""
         name = call.name if call.target is None else call.target.name
         if call.method == "tools/call":
-            if not self.annotations.is_known:
+            annotations = self.annotations
+            if not annotations.is_known:
                 await self._learn(call)
-            params, lines = self.annotations.checked(name or "", params, call.param_headers)
+            if annotations.by_tool or call.param_headers:
+                params, lines = annotations.checked(name or "", params, call.param_headers)
         if name != call.name and name is not None and call.row is not None:
             params = addressing.renamed(call.row, params, name)
         try:
@@ -148,7 +150,8 @@ class McpBackend:
                 answer = await self._modern.exchange(call, name, params, lines)
                 outcome = self._modern.outcome(answer, call)
             else:
-                outcome = await self._handshaken(call, params)
+                carry = self._handshake.call if call.client.session else self._parked
+                outcome = await carry(call, params)
         except (Refused, NotThisEra, Restarted) as refused:
             again = partial(self._again, call, name, params, lines)
             outcome = await self._after(refused, era, generation, call.client, call.caller, again)
@@ -160,7 +163,7 @@ class McpBackend:
     async def _again(self, call: Call, name: str | None, params: Params, lines: bytes, era: Era) -> Outcome:
         """A call once more, in the era that it turned out to be."""
         if era != "modern":
-            return await self._handshaken(call, params)
+            return await (self._handshake.call if call.client.session else self._parked)(call, params)
         outcome = await self._modern.call(call, name, params, lines)
         if isinstance(outcome, InputRequired) and not call.client.revision.has_result_type:
             raise BackendUnavailable(f"{self.name} speaks another era now, and asks in it: call again")
@@ -179,11 +182,11 @@ class McpBackend:
             )
         return Result(b"{}")  # logging/setLevel: every request carries the session's level
 
-    def _handshaken(self, call: Call, params: Params) -> Awaitable[Outcome]:
-        """A call in the handshake era. What its backend may ask of a client of the other era parks the call."""
+    def _parked(self, call: Call, params: Params) -> Awaitable[Outcome]:
+        """A call in the handshake era for a client of the other: what its backend asks parks it."""
         client = call.client
         row = call.row
-        if client.session or row is None or not row.may_ask:
+        if row is None or not row.may_ask:
             return self._handshake.call(call, params)
         if questions.STATE_KEY not in params and not bridge.has_asks(bytes(client.capabilities)):
             return self._handshake.call(call, params)

@@ -187,7 +187,11 @@ class HttpConnection(asyncio.Protocol):
                 self._waiter = None
                 if not waiter.done():
                     waiter.set_result(answer)
-                self._free()
+                if self._is_large or not self.is_usable:
+                    self._free()
+                else:
+                    self._is_reused = True
+                    self._channel.release(self)
                 return
         self._parse(data)
         whole = self._whole

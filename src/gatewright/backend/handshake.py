@@ -125,21 +125,24 @@ class HandshakeFace:
             self._leases.give_back(key, number)
 
     async def _call(self, key: str, call: Call, params: Params) -> Outcome:
-        session = self._sessions.get(key)
-        if session is None or not session.link.is_open:
-            session = await self._session(key, call.client, call.caller)
-        session.calls += 1
-        try:
-            return self._outcome(await self._exchange(session, call, params))
-        except SessionLost:
-            self._drop(session)
-            session.calls -= 1
-            session = await self._session(key, call.client, call.caller)
+        is_second = False
+        while True:
+            session = self._sessions.get(key)
+            if session is None or not session.link.is_open:
+                session = await self._session(key, call.client, call.caller)
             session.calls += 1
-            return self._outcome(await self._exchange(session, call, params))
-        finally:
-            session.calls -= 1
-            session.used = next(self._uses)
+            try:
+                return bridge.handshake_outcome(await self._exchange(session, call, params))
+            except SessionLost:
+                self._drop(session)
+                if is_second:
+                    raise
+                is_second = True
+            except ProtocolError as error:
+                raise BackendGarbage(f"{self._name}: {error}") from error
+            finally:
+                session.calls -= 1
+                session.used = next(self._uses)
 
     def _is_exclusive(self, call: Call) -> bool:
         """Whether the call may be asked something, in a session that others use too, over a wire that cannot tell."""
@@ -483,12 +486,6 @@ class HandshakeFace:
             return await session.exchange(call, params, sink, token)
         finally:
             claims.leave(sink)
-
-    def _outcome(self, answer: Result | Failure) -> Outcome:
-        try:
-            return bridge.handshake_outcome(answer)
-        except ProtocolError as error:
-            raise BackendGarbage(f"{self._name}: {error}") from error
 
     def _drop(self, session: BackendSession) -> None:
         session.ended.set()

@@ -115,7 +115,10 @@ class BaseReply(ABC):
     def rendered(self, outcome: Outcome) -> tuple[int, bytes]:
         """HTTP status and body of the answer that says the outcome."""
         if isinstance(outcome, Result):
-            value = self._last(bridge.result_for(self._revision, self.row, outcome))
+            row = self.row
+            value = bridge.result_for(self._revision, row, outcome)
+            if row is not None and row.kind == "stream":
+                value = subscriptions.tagged(value, self._request_id)
             return 200, jsonrpc.result(self._request_id, value)
         if isinstance(outcome, Failure):
             failure = bridge.failure_for(self._revision, outcome, self.row)
@@ -126,10 +129,6 @@ class BaseReply(ABC):
         """HTTP status and body of the answer that says one of our own refusals."""
         failure = refusals.failure(error, not_found_code=self._revision.not_found_code)
         return refusals.status(error, self._revision.era), jsonrpc.error(self._request_id, failure)
-
-    def _last(self, value: Json) -> Json:
-        """The result as it is to be sent."""
-        return value
 
 
 class ModernRules(BaseReply):
@@ -157,10 +156,6 @@ class ModernRules(BaseReply):
             return False
         level = bytes(jsonrpc.members(params).get("level", b"")).decode("latin-1").strip('"')
         return level in LOG_LEVELS and LOG_LEVELS.index(level) >= self._least_level
-
-    @override
-    def _last(self, value: Json) -> Json:
-        return subscriptions.tagged(value, self._request_id) if self.is_subscription else value
 
 
 async def closed() -> Result:

@@ -16,7 +16,7 @@ import msgspec
 from msgspec import UNSET
 from typing_extensions import override
 
-from gatewright.call import ANONYMOUS, Call, Client, Failure, Handler, Json, Outcome, Params, Result
+from gatewright.call import ANONYMOUS, NO_META, Call, Client, Failure, Handler, Json, Outcome, Params, Result
 from gatewright.errors import InvalidParams, MethodNotFound, Overloaded
 from gatewright.inbound.base import BaseReply
 from gatewright.inbound.session import Session, Unanswered, is_loud
@@ -157,7 +157,7 @@ class Dialogue:
             method=method,
             row=row,
             params=params,
-            meta=bridge.meta_of(params),
+            meta=bridge.meta_of(params) if "_meta" in params else NO_META,
             name=None if row is None else addressing.name_of(row, params),
             client=session.client,
             reply=reply,

@@ -118,7 +118,8 @@ class Endpoint:
             return _refuse(responder, ParseError(str(error)))
         except GatewayError as error:
             return _refuse(responder, error, request_id=jsonrpc.salvage_id(body))
-        if judged.is_modern or modern.is_claimed(message, None):
+        params = message.params
+        if judged.is_modern or (params and "_meta" in params and modern.is_claimed(message, None)):
             return self._modern.serve(message, request, responder, judged)
         return self._handshake.serve(message, responder, judged)
 

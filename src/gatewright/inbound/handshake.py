@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable
-from typing import Final, final
+from typing import Final, cast, final
 
 import structlog
 from msgspec import UNSET
@@ -181,7 +181,7 @@ class HandshakeSide:
         except GatewayError as error:
             _refuse(responder, error, message.id)
             return DONE
-        return self._request(session, message, message.id, message.method, responder)
+        return self._request(session, message, responder)
 
     async def _serve(self, message: jsonrpc.Message, responder: Responder, judged: Judged) -> None:
         """Serve one message, whatever it is and wherever its session is."""
@@ -197,7 +197,7 @@ class HandshakeSide:
                 await self._notified(session, message.method, message, responder)
             else:
                 session.advance("message")
-                await self._request(session, message, message.id, message.method, responder)
+                await self._request(session, message, responder)
         except (GatewayError, ProtocolError) as error:
             _refuse(responder, error, None if message.id is UNSET else message.id)
 
@@ -375,15 +375,10 @@ class HandshakeSide:
             if not self._dialogue.is_taken(session, method, message):
                 await self._dialogue.tell(session, method, message)
 
-    def _request(
-        self,
-        session: Session,
-        message: jsonrpc.Message,
-        request_id: jsonrpc.Id | None,
-        method: str,
-        responder: Responder,
-    ) -> Awaitable[None]:
-        assert request_id is not None  # refused when it was read
+    def _request(self, session: Session, message: jsonrpc.Message, responder: Responder) -> Awaitable[None]:
+        """Serve a request; that it is one was found out."""
+        method = cast("str", message.method)
+        request_id = cast("jsonrpc.Id", message.id)
         reply = SessionReply(
             responder, request_id, METHODS.get(method), session.client.revision, session, self._keepalive
         )

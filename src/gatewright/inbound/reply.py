@@ -8,7 +8,7 @@ of 2026-07-28.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Final, Protocol, final
 
 from msgspec import Raw
@@ -42,6 +42,8 @@ class Keepalive:
     def __init__(self, interval_s: float) -> None:
         self._interval_s = interval_s
         self._replies: set[Silent] = set()
+        self.remove: Final[Callable[[Silent], None]] = self._replies.discard
+        """This one has ended: said of every call, so it is the set's own method."""
         self._due: list[Silent] = []
         self._timer: asyncio.TimerHandle | None = None
         self.standing: Final = {"get": 0, "sse": 0}
@@ -53,10 +55,6 @@ class Keepalive:
         if self._timer is None:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(self._interval_s, self._tick, loop)
-
-    def remove(self, reply: Silent) -> None:
-        """It has ended."""
-        self._replies.discard(reply)
 
     def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
         # First of all the next visit: a connection that fails in this one must not be the last that is kept alive.

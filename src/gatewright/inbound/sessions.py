@@ -42,6 +42,11 @@ UNSURE: Final = -2
 log = structlog.get_logger("gatewright.sessions")
 
 
+def _never() -> float:
+    """The time before there is a loop."""
+    return 0.0
+
+
 def _stay(session: str) -> bool:
     """Nothing is ever left to others."""
     return False
@@ -79,6 +84,7 @@ class Sessions:
         self._by_id: dict[str, Session] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._now: Callable[[], float] = _never
         if elsewhere is not None:
             self._current = DISTRUSTED
             elsewhere.serve(self)
@@ -98,7 +104,10 @@ class Sessions:
 
     def add(self, session_id: str, route: str, caller: Caller, client: Client, *, is_shared: bool = True) -> Session:
         """A session that begins. One that only this process can serve is not shared."""
-        loop = self._loop = self._loop or asyncio.get_running_loop()
+        loop = self._loop
+        if loop is None:
+            loop = self._loop = asyncio.get_running_loop()
+            self._now = loop.time
         session = Session(
             session_id,
             route,
@@ -126,14 +135,14 @@ class Sessions:
             if self.elsewhere is not None:
                 return None
             raise UnknownSession(UNKNOWN)
-        session.last_active_at = session.now()
+        session.last_active_at = self._now()
         return session
 
     async def load(self, session_id: str, route: str, caller: Caller) -> Session:
         """The same from `elsewhere`. Raises UnknownSession, StoreUnavailable, Overloaded."""
         assert self.elsewhere is not None
         session = await self.elsewhere.load(session_id, route, caller)
-        session.last_active_at = session.touched_at = session.now()
+        session.last_active_at = session.touched_at = self._now()
         return session
 
     def end(self, session: Session) -> None:

@@ -20,7 +20,7 @@ def permit(caller: Caller, route: str, target: Target) -> Permit | None:
     """The permit for a target on a route, None when it is not to be reached there."""
     if route:
         name = target.backend.name
-        if name != route and name != GATEWAY:  # noqa: PLR1714 - two comparisons, no tuple, on every call
+        if name != route and name != GATEWAY:
             return None
     return Permit(caller, target)
 
