@@ -230,7 +230,7 @@ async def test_a_close_at_any_byte_is_an_error_and_leaves_nothing(whole: bytes, 
 
 @pytest.mark.parametrize("whole", [WHOLE, CHUNKED], ids=["length", "chunked"])
 async def test_any_cut_into_two_pieces_gives_the_same_answer(whole: bytes) -> None:
-    """The network may cut anywhere; a known head helps only what comes whole."""
+    """The network may cut anywhere, under a head that was seen before or not."""
     cuts = iter(range(1, len(whole)))
 
     async def talk(peer: Peer) -> None:
@@ -247,6 +247,72 @@ async def test_any_cut_into_two_pieces_gives_the_same_answer(whole: bytes) -> No
         found = {await answer(channel, b"x") for _ in range(1, len(whole))}
         assert len(found) == 1
         assert len(server.peers) == 1
+
+
+async def test_pieces_teach_a_head_and_are_gathered_under_it() -> None:
+    """Answers that never come in one read are right, from the first on, with bodies of any length."""
+
+    async def talk(peer: Peer) -> None:
+        while True:
+            whole = response((await peer.hear()).body)
+            head = whole.index(b"\r\n\r\n") + 4
+            for piece in (whole[: head + 1], whole[head + 1 : head + 5], whole[head + 5 :]):
+                peer.say(piece)
+                await peer.writer.drain()
+                for _ in range(3):
+                    await asyncio.sleep(0)
+
+    async with talking(talk) as (server, channel):
+        for number in range(20):
+            body = b"%d" % number * (9 + number % 7)
+            assert await answer(channel, body) == body
+        assert len(server.peers) == 1
+        assert channel.known.body_in(response(b"abc"), 3)[0] > 0
+
+
+async def test_more_than_a_known_head_announced_ends_the_connection() -> None:
+    """The answer is what was announced; what follows it was not asked for, and belongs to nobody."""
+
+    async def talk(peer: Peer) -> None:
+        await peer.hear()
+        peer.say(response(b"teach"))
+        await peer.hear()
+        whole = response(b"0123456789")
+        peer.say(whole[:-3])
+        await peer.writer.drain()
+        for _ in range(3):
+            await asyncio.sleep(0)
+        peer.say(whole[-3:] + response(b"unasked"))
+        await peer.until_closed()
+
+    async with talking(talk) as (server, channel):
+        assert await answer(channel, b"x") == b"teach"
+        assert await answer(channel, b"x") == b"0123456789"
+        await soon(server.peers[0].closed.wait())
+        await until(lambda: channel.connections == (0, 0))
+
+
+async def test_cancelling_half_an_answer_under_a_known_head_closes_the_connection() -> None:
+    """What is left of it never meets another question."""
+    is_half = asyncio.Event()
+
+    async def talk(peer: Peer) -> None:
+        await peer.hear()
+        peer.say(response(b"teach"))
+        await peer.hear()
+        peer.say(response(b"0123456789")[:-3])
+        await peer.writer.drain()
+        is_half.set()
+        await peer.until_closed()
+
+    async with talking(talk) as (server, channel):
+        assert await answer(channel, b"x") == b"teach"
+        async with asyncio.TaskGroup() as tasks:
+            asking = tasks.create_task(channel.send(request(b"x")))
+            await soon(is_half.wait())
+            asking.cancel()
+        await soon(server.peers[0].closed.wait())
+        await until(lambda: channel.connections == (0, 0))
 
 
 @pytest.mark.parametrize(

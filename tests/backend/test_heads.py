@@ -21,9 +21,9 @@ def learnt(data: bytes, body_bytes: int) -> KnownHead:
 
 
 def body_of(known: KnownHead, data: bytes) -> bytes | None:
-    """The body that is recognised."""
-    at = known.body_at(data, MAX_BYTES)
-    return data[at:] if at else None
+    """The body that is recognised, if all of it is there."""
+    at, missing = known.body_in(data, MAX_BYTES)
+    return data[at:] if at and not missing else None
 
 
 class Parsed:
@@ -50,7 +50,7 @@ class Parsed:
 def test_nothing_is_known_at_first() -> None:
     """Not even what would fit any head."""
     for data in (b"", b"\0", b"\0\r\0", b"\0\r\n\r\n", HEAD % 1 + b"x"):
-        assert KnownHead().body_at(data, MAX_BYTES) == 0
+        assert KnownHead().body_in(data, MAX_BYTES) == (0, 0)
 
 
 def test_the_same_head_with_another_length_is_known() -> None:
@@ -59,6 +59,16 @@ def test_the_same_head_with_another_length_is_known() -> None:
     assert body_of(known, HEAD % 3 + b"xyz") == b"xyz"
     assert body_of(known, HEAD % 12 + b"x" * 12) == b"x" * 12
     assert known.headers == {b"content-type": b"application/json"}
+
+
+def test_the_first_piece_of_an_answer_says_how_much_is_missing() -> None:
+    """Once its head is whole; what is longer than it may be is not begun."""
+    known = learnt(HEAD % 3 + b"abc", 3)
+    head = HEAD % 12
+    assert known.body_in(head, MAX_BYTES) == (len(head), 12)
+    assert known.body_in(head + b"x" * 11, MAX_BYTES) == (len(head), 1)
+    for data in (head[:-1], HEAD % 1001 + b"x", head + b"x" * 13):
+        assert known.body_in(data, MAX_BYTES) == (0, 0)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +112,7 @@ def test_heads_that_never_repeat_are_learnt_seldom() -> None:
         known.learn(HEAD.replace(b"Fri", b"%d" % number) % 1 + b"x", 1, {})
     last = HEAD.replace(b"Fri", b"last") % 1 + b"x"
     asked = 0
-    while not known.body_at(last, MAX_BYTES):
+    while body_of(known, last) is None:
         known.learn(last, 1, {})
         asked += 1
     assert asked == SELDOM

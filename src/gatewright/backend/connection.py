@@ -50,9 +50,9 @@ class HttpConnection(asyncio.Protocol):
     """One connection: framing in, bytes out. Owned by its channel."""
 
     __slots__ = (
-        "_body", "_body_bytes", "_channel", "_drain_timer", "_headers", "_is_aborted", "_is_draining", "_is_large",
-        "_is_paused", "_is_reused", "_known", "_max_bytes", "_other_bytes", "_parser", "_status", "_stream", "_waiter",
-        "_whole", "idle_since_s", "is_lent", "is_usable", "transport",
+        "_body", "_body_bytes", "_channel", "_drain_timer", "_head", "_headers", "_is_aborted", "_is_draining",
+        "_is_large", "_is_paused", "_is_reused", "_known", "_max_bytes", "_missing", "_other_bytes", "_parser",
+        "_status", "_stream", "_taken_bytes", "_waiter", "_whole", "idle_since_s", "is_lent", "is_usable", "transport",
     )  # fmt: skip
 
     def __init__(self, channel: HttpChannel) -> None:
@@ -68,6 +68,12 @@ class HttpConnection(asyncio.Protocol):
         """That of the message being read, once its head is whole and it is not informational."""
         self._body: list[bytes] = []
         self._body_bytes = 0
+        self._missing = 0
+        """What is still to come of a body under the known head: the parser sees none of that answer."""
+        self._taken_bytes = 0
+        """What has come of the message being read."""
+        self._head = b""
+        """Its first bytes up to an empty line, when it takes more than one read and a head may be learnt from it."""
         self._other_bytes = 0
         self._stream: HttpStream | None = None
         self._whole: HttpResponse | None = None
@@ -153,7 +159,7 @@ class HttpConnection(asyncio.Protocol):
         self.is_usable = False
         if self._drain_timer is not None:
             self._drain_timer.cancel()
-        has_begun = self._headers is not None
+        has_begun = self._headers is not None or self._missing > 0
         if exc is None and self._is_ended_by_close():
             self._complete()
         waiter, self._waiter = self._waiter, None
@@ -174,6 +180,9 @@ class HttpConnection(asyncio.Protocol):
 
     @override
     def data_received(self, data: bytes) -> None:
+        if self._missing:
+            self._gather(data)
+            return
         is_first = self._headers is None
         if is_first:
             waiter = self._waiter
@@ -181,7 +190,11 @@ class HttpConnection(asyncio.Protocol):
                 self.close()  # an answer nobody asked for
                 return
             known = self._known
-            at = known.body_at(data, self._max_bytes)
+            at, missing = known.body_in(data, self._max_bytes)
+            if missing:
+                self._missing = missing
+                self._body.append(data[at:])
+                return
             answer = data[at:] if at else known.stream_in(data, self._max_bytes)
             if answer is not None:
                 self._waiter = None
@@ -194,15 +207,42 @@ class HttpConnection(asyncio.Protocol):
                     self._channel.release(self)
                 return
         self._parse(data)
+        self._taken_bytes = len(data) + (0 if is_first else self._taken_bytes)
         whole = self._whole
         if whole is not None:
             self._whole = None
-            if not is_first or not self.is_usable:
-                return
-            if whole.stream is None:
-                self._known.learn(data, len(whole.body), whole.headers)
-            else:
-                self._known.learn_events(data, whole.headers)
+            if self.is_usable and (is_first or self._head):
+                self._learn(data if is_first else self._head + whole.body, whole)
+        elif is_first:
+            is_plain = self._status == 200 and self._stream is None
+            self._head = data[: data.find(b"\r\n\r\n") + 4] if is_plain else b""
+
+    def _gather(self, data: bytes) -> None:
+        """Take the next piece of an answer under the known head."""
+        waiter = self._waiter
+        if waiter is None:
+            self.close()
+            return
+        missing = self._missing = self._missing - len(data)
+        self._body.append(data)
+        if missing > 0:
+            return
+        self._missing = 0
+        whole, self._body = b"".join(self._body), []
+        self._waiter = None
+        if not waiter.done():
+            waiter.set_result(whole[:missing] if missing else whole)
+        if missing:
+            self.close()  # it said more than it was asked
+        else:
+            self._free()
+
+    def _learn(self, data: bytes, whole: HttpResponse) -> None:
+        """`data` is the head and the body of an answer, unless more than these came."""
+        if whole.stream is not None:
+            self._known.learn_events(data, whole.headers)
+        elif self._taken_bytes == len(data):
+            self._known.learn(data, len(whole.body), whole.headers)
 
     def _parse(self, data: bytes) -> None:
         body_bytes = self._body_bytes

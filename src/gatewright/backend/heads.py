@@ -2,8 +2,8 @@
 
 A server's answers differ in their length and, once a second, in their date. A head that the parser accepted is kept
 in two parts, around the digits of its `Content-Length`; an answer that begins with the one, goes on with digits and
-the other, and is exactly as long as they say, is the same message to the parser but for its body. Anything else is the
-parser's. So nothing is accepted that the parser would refuse. Source: RFC 9112, sections 2, 4 and 6.
+the other, and then with exactly as much as they say, is the same message to the parser but for its body. Anything else
+is the parser's. So nothing is accepted that the parser would refuse. Source: RFC 9112, sections 2, 4 and 6.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ _NEVER: Final = b"\0"
 _LAST_CHUNK: Final = b"\r\n0\r\n\r\n"
 _HEX: Final = b"0123456789abcdefABCDEF"
 _MAX_CHUNK_DIGITS: Final = 8
+_UNKNOWN: Final = (0, 0)
 
 
 @final
@@ -44,21 +45,23 @@ class KnownHead:
         self.events_headers: Mapping[bytes, bytes] = {}
         """The fields of the head that an event stream began with."""
 
-    def body_at(self, data: bytes, max_body_bytes: int) -> int:
-        """Where the body begins in `data`, if that is one whole answer under the known head; 0 if it is not."""
+    def body_in(self, data: bytes, max_body_bytes: int) -> tuple[int, int]:
+        """Where the body begins in `data`, if that is an answer under the known head, and how much of it is still to
+        come; (0, 0) if it is not."""
         if not data.startswith(self._prefix):
-            return 0
+            return _UNKNOWN
         start = self._start
         end = data.find(b"\r", start, start + _MAX_DIGITS)
         suffix = self._suffix
         if end < 0 or not data.startswith(suffix, end):
-            return 0
+            return _UNKNOWN
         digits = data[start:end]
         if not digits.isdigit():  # of bytes: ASCII digits only
-            return 0
+            return _UNKNOWN
         length = int(digits)
         at = end + len(suffix)
-        return at if at + length == len(data) and length <= max_body_bytes else 0
+        missing = at + length - len(data)
+        return (at, missing) if missing >= 0 and length <= max_body_bytes else _UNKNOWN
 
     def events_in(self, data: bytes, max_body_bytes: int) -> bytes:
         """The body of `data`, if that is one whole event stream under the known head of one; empty if it is not."""
