@@ -143,11 +143,14 @@ def test_mutated_bytes_give_requests_or_a_refusal_and_nothing_else(
         max_size=12,
     ),
     edit=st.one_of(st.none(), st.tuples(st.integers(0, 200), st.binary(max_size=2))),
+    marks=st.lists(st.tuples(st.integers(0, 12), st.integers(0, 200)), max_size=12),
 )
 def test_a_head_that_is_known_is_read_as_if_it_were_not(
-    requests: list[tuple[bytes, bytes, bytes, bytes]], edit: tuple[int, bytes] | None
+    requests: list[tuple[bytes, bytes, bytes, bytes]],
+    edit: tuple[int, bytes] | None,
+    marks: list[tuple[int, int]],
 ) -> None:
-    """Repeated heads are recognised when a read holds exactly one request, never when it is cut: no difference."""
+    """Repeated heads are recognised when a read begins with one and holds nothing else but its body: no difference."""
     raws = [start + length % len(body) + end + b"\r\n" + body for start, length, end, body in requests]
     if edit is not None and raws:
         last = bytearray(raws[-1])
@@ -155,7 +158,10 @@ def test_a_head_that_is_known_is_read_as_if_it_were_not(
         last[at : at + 1] = edit[1]
         raws[-1] = bytes(last)
     raws.append(CANARY)
-    known = Conversation().hear(*raws)
+    reads = [
+        piece for number, raw in enumerate(raws) for piece in _cut(raw, [at for one, at in marks if one == number])
+    ]
+    known = Conversation().hear(*reads)
     cut = Conversation().hear(*(bytes([byte]) for byte in b"".join(raws)))
     assert known.verdict == cut.verdict
     assert [replace(request, known=None) for request in known.requests] == cut.requests
@@ -200,6 +206,19 @@ def test_requests_do_not_share_their_fields() -> None:
         assert talk.requests[-1].headers == {b"host": b"a"}
         with contextlib.suppress(TypeError):
             cast("dict[bytes, bytes]", talk.requests[-1].headers)[b"x"] = b"y"
+
+
+def test_a_body_in_pieces_is_gathered_under_a_known_head() -> None:
+    """Also when the next request begins in the same read, and when its head was never seen in one piece."""
+    raws = [HEAD + b"Content-Length: %d\r\n\r\n" % size + b"x" * size for size in (90, 80, 70, 60)]
+    reads = [piece for raw in raws for piece in (raw[:-50], raw[-50:-20], raw[-20:])]
+    talk = Conversation().hear(*reads)
+    assert [len(request.body) for request in talk.requests] == [90, 80, 70, 60]
+    assert talk.requests[0].known is None
+    assert talk.requests[-1].known is not None
+    talk.hear(raws[0][:-10], raws[0][-10:] + raws[1][:-10], raws[1][-10:] + CANARY)
+    assert [len(request.body) for request in talk.requests[4:]] == [90, 80, 0]
+    assert talk.reader.stage % 3 == 0
 
 
 def test_no_body_is_kept_for_an_idle_connection() -> None:

@@ -24,17 +24,36 @@ def test_a_repeated_head_is_recognised_whatever_the_body(body: bytes) -> None:
     """Only the digits and the body may differ."""
     found = _taught().match(HEAD % len(body) + body, MAX_BODY_BYTES)
     assert found is not None
-    known, content = found
+    known, content, missing = found
     assert (known.method, known.path, known.query, known.fields) == ("POST", "/mcp", b"q", FIELDS)
-    assert content == body
+    assert (content, missing) == (body, 0)
+
+
+@pytest.mark.parametrize("came", [0, 1, 299])
+def test_the_first_piece_of_a_request_says_how_much_is_missing(came: int) -> None:
+    """Once the head is whole."""
+    head = HEAD % 300
+    found = _taught().match(head + b"x" * came, MAX_BODY_BYTES)
+    assert found is not None
+    assert found[1:] == (b"x" * came, 300 - came)
+    assert _taught().match(head[:-1], MAX_BODY_BYTES) is None
+
+
+def test_a_request_in_pieces_teaches_its_head() -> None:
+    """The head alone is given, and how much came behind it: no more and no less than it says."""
+    for missing, is_taught in ((3, True), (2, False), (4, False)):
+        heads = KnownHeads()
+        for _ in range(2):
+            heads.learn(HEAD % 3, "POST", "/mcp", b"", FIELDS, missing)
+        assert (heads.match(HEAD % 1 + b"x", MAX_BODY_BYTES) is not None) is is_taught
 
 
 @pytest.mark.parametrize(
     "raw",
     [
-        HEAD % 3 + b"ab",
         HEAD % 3 + b"abcd",
         HEAD % 1_001 + b"x" * 1_001,
+        HEAD % 1_001,
         HEAD.replace(b"%d", b"") + b"abc",
         HEAD.replace(b"%d", b"+3") + b"abc",
         HEAD.replace(b"%d", b"3 ") + b"abc",
@@ -45,7 +64,6 @@ def test_a_repeated_head_is_recognised_whatever_the_body(body: bytes) -> None:
         HEAD.replace(b"X: y", b"X: y\r\nZ: z") % 3 + b"abc",
         HEAD.replace(b"\r\nX: y", b"") % 3 + b"abc",
         HEAD.replace(b"POST", b"post") % 3 + b"abc",
-        HEAD % 3,
         b"",
     ],
 )

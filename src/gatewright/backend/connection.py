@@ -15,6 +15,7 @@ from typing_extensions import override
 
 from gatewright.backend.response import HttpResponse, HttpStream, is_event_stream
 from gatewright.errors import BackendGarbage
+from gatewright.pieces import Pieces, hold
 
 if TYPE_CHECKING:
     from gatewright.backend.channel import HttpChannel
@@ -66,7 +67,7 @@ class HttpConnection(asyncio.Protocol):
         """Those of the message being read; None between messages."""
         self._status = 0
         """That of the message being read, once its head is whole and it is not informational."""
-        self._body: list[bytes] = []
+        self._body: Pieces = []
         self._body_bytes = 0
         self._missing = 0
         """What is still to come of a body under the known head: the parser sees none of that answer."""
@@ -224,7 +225,7 @@ class HttpConnection(asyncio.Protocol):
             self.close()
             return
         missing = self._missing = self._missing - len(data)
-        self._body.append(data)
+        hold(self._body, data)
         if missing > 0:
             return
         self._missing = 0
@@ -298,7 +299,7 @@ class HttpConnection(asyncio.Protocol):
         if stream is None:
             if self._body_bytes > self._max_bytes:
                 raise _Refused(f"the backend's answer is longer than {self._max_bytes} bytes")
-            self._body.append(data)
+            hold(self._body, data)
         elif not self._is_draining and stream.push(data) and not self._is_paused and self.transport is not None:
             self._is_paused = True
             self.transport.pause_reading()
@@ -324,7 +325,7 @@ class HttpConnection(asyncio.Protocol):
             is_kept = is_kept and self._channel.regain(self)
         if stream is None:
             body, self._body = self._body, []
-            response = HttpResponse(status, headers, body[0] if len(body) == 1 else b"".join(body))
+            response = HttpResponse(status, headers, b"".join(body))
             if is_kept and status == 200:
                 self._whole = response
             self._hand_over(response)

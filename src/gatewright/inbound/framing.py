@@ -26,6 +26,7 @@ import msgspec
 from gatewright.errors import ProtocolError
 from gatewright.inbound.known_heads import LENGTH, Known, KnownHeads
 from gatewright.inbound.settings import Limits
+from gatewright.pieces import Pieces, hold
 
 Peer: TypeAlias = tuple[str, int] | None
 
@@ -101,6 +102,8 @@ class RequestReader:
         "_chunked",
         "_deliver",
         "_fields",
+        "_gathered",
+        "_head",
         "_head_bytes",
         "_host",
         "_is_old",
@@ -152,23 +155,34 @@ class RequestReader:
         self._target: tuple[bytes, str, bytes] = (b"", "", b"")
         self._known = KnownHeads()
         self._read: HttpRequest | None = None  # the last one of the bytes at hand
+        self._head = b""  # that of a request whose body takes more reads than one
+        self._gathered: tuple[Known, Pieces] | None = None  # the body so far, under a known head
         self._parser: httptools.HttpRequestParser | None = None
 
     def feed(self, data: bytes | memoryview) -> None:
         """Take the next bytes. Raises `Refusal`; after that, feed nothing more."""
-        stage = self.stage
-        if stage % 3 or self.is_last or not isinstance(data, bytes):
-            self._parse(data)
-            self._read = None
+        if self._gathered is not None:
+            self._gather(*self._gathered, data)
             return
-        known = self.known(data)
-        if known is not None:
-            self._deliver(known, False, False)
+        stage = self.stage
+        fresh = data if isinstance(data, bytes) and not (stage % 3 or self.is_last) else None
+        found = None if fresh is None else self._known.match(fresh, self._limits.max_body_bytes)
+        if found is not None:
+            self.stage = stage + 2
+            self.body_left = found[2]
+            self._gather(found[0], [found[1]], b"")
             return
         self._parse(data)
         request, self._read = self._read, None
-        if request is not None and self.stage == stage + 3 and not self.is_last:
-            self._learn(data, request)
+        head, self._head = self._head, b""
+        if fresh is not None and self.stage == stage + 3 and request is not None:
+            self._learn(fresh, request)
+        elif fresh is not None and self.stage == stage + 2:
+            self._head = fresh[: fresh.find(b"\r\n\r\n") + 4]
+        elif head and self.stage == stage:
+            self._head = head  # only more of its body
+        elif head and self.stage == stage + 1 and request is not None:
+            self._learn(head, request, len(request.body))
 
     def known(self, data: bytes) -> HttpRequest | None:
         """The request, when `data` is exactly one under a head that was sent before, and nothing came before it: it is
@@ -178,15 +192,36 @@ class RequestReader:
         found = self._known.match(data, self._limits.max_body_bytes)
         if found is None:
             return None
-        known, body = found
+        known, body, missing = found
+        if missing:
+            return None
         self.stage += 3
         return HttpRequest(known.method, known.path, known.query, known.fields, body, self._peer, known)
 
-    def _learn(self, data: bytes, request: HttpRequest) -> None:
-        """`data` was exactly this request, unless the lengths say otherwise."""
+    def _gather(self, known: Known, pieces: Pieces, data: bytes | memoryview) -> None:
+        """Take the next piece of a body under a known head; what follows it is another request's."""
+        left = self.body_left
+        size = len(data)
+        if data:
+            hold(pieces, data[:left])
+        if size < left:
+            self.body_left = left - size
+            self._gathered = (known, pieces)
+            return
+        self.body_left = 0
+        self._gathered = None
+        self.stage += 1
+        body = b"".join(pieces)
+        request = HttpRequest(known.method, known.path, known.query, known.fields, body, self._peer, known)
+        self._deliver(request, False, False)
+        if size > left:
+            self.feed(data[left:])
+
+    def _learn(self, data: bytes, request: HttpRequest, missing: int = 0) -> None:
+        """`data` was exactly this request, but for `missing` bytes of its body, unless the lengths say otherwise."""
         fields = request.headers
-        if b"expect" not in fields and b"upgrade" not in fields:
-            self._known.learn(data, request.method, request.path, request.query, fields)
+        if not self.is_last and b"expect" not in fields and b"upgrade" not in fields:
+            self._known.learn(data, request.method, request.path, request.query, fields, missing)
 
     def _parse(self, data: bytes | memoryview) -> None:
         if self.stage % 3:
@@ -211,8 +246,8 @@ class RequestReader:
         """Drop the parser, whose callbacks refer back to this object, and what has come of a request that will never be
         whole: a connection refers back to itself, so all that it holds waits for the garbage collector, which is seldom
         there, and a body may be megabytes."""
-        self._parser = self._request = None
-        self._parts = b""
+        self._parser = self._request = self._gathered = None
+        self._parts = self._head = b""
         self._fields = _NO_FIELDS
         self._known = KnownHeads()
 
