@@ -32,12 +32,14 @@ _UNKNOWN: Final = (0, 0)
 class KnownHead:
     """The last head learnt on one channel."""
 
-    __slots__ = ("_events_head", "_prefix", "_seen", "_start", "_suffix", "events_headers", "headers")
+    __slots__ = ("_events_head", "_fixed_bytes", "_prefix", "_seen", "_start", "_suffix", "events_headers", "headers")
 
     def __init__(self) -> None:
         self._prefix = _NEVER
         self._suffix = _NEVER
         self._start = 1
+        self._fixed_bytes = 0
+        """How long the head was when it was last seen: the next answer's length most often has as many digits."""
         self._seen = 0
         self.headers: Mapping[bytes, bytes] = {}
         """The fields of the head, less its length."""
@@ -48,6 +50,11 @@ class KnownHead:
     def body_in(self, data: bytes, max_body_bytes: int) -> tuple[int, int]:
         """Where the body begins in `data`, if that is an answer under the known head, and how much of it is still to
         come; (0, 0) if it is not."""
+        # Told from how much there is, most answers are recognised by one comparison.
+        length = len(data) - self._fixed_bytes
+        head = b"%b%d%b" % (self._prefix, length, self._suffix)
+        if data.startswith(head) and len(head) + length == len(data) and length <= max_body_bytes:
+            return len(head), 0
         if not data.startswith(self._prefix):
             return _UNKNOWN
         start = self._start
@@ -60,6 +67,7 @@ class KnownHead:
             return _UNKNOWN
         length = int(digits)
         at = end + len(suffix)
+        self._fixed_bytes = at
         missing = at + length - len(data)
         return (at, missing) if missing >= 0 and length <= max_body_bytes else _UNKNOWN
 

@@ -110,7 +110,7 @@ class HttpLink:
     """One HTTP client of a backend, with its session when it is given one."""
 
     __slots__ = ("_agreed", "_channel", "_connector", "_is_closed", "_is_handshake", "_is_lost", "_name", "_overheard",
-                 "_post", "_session", "_sink", "_standing", "session_id")  # fmt: skip
+                 "_post", "_session", "_sink", "_standing", "is_open", "session_id")  # fmt: skip
 
     def __init__(self, connector: HttpConnector, sink: Sink, session_id: bytes = b"") -> None:
         """`session_id`: of a session that was opened elsewhere."""
@@ -128,20 +128,18 @@ class HttpLink:
         self._is_handshake = False
         self._is_lost = False
         self._is_closed = False
-
-    @property
-    def is_open(self) -> bool:
+        self.is_open = True
         """Until it is closed or its session is lost: connections come and go below it."""
-        return not (self._is_closed or self._is_lost)
 
     async def exchange(self, request: Request, sink: Sink) -> Result | Failure:
         """See Link.exchange. A cancelled exchange closes its connection; in the handshake era the backend is told."""
-        if self._is_closed or self._is_lost:
+        if not self.is_open:
             raise self._gone()
-        body = jsonrpc.request(request.id, request.method, request.params)
+        method = request.method
+        body = jsonrpc.request(request.id, method, request.params)
         payload = self._post % (self._standing, request.headers, len(body), body)
         try:
-            connection = None if request.method in _SPECIAL else self._channel.ready()
+            connection = None if method in _SPECIAL else self._channel.ready()
             if connection is None:
                 response = await self._sent(payload, request)
             else:  # as HttpChannel.send does, without a coroutine more
@@ -185,7 +183,7 @@ class HttpLink:
 
     async def tell(self, message: bytes) -> None:
         """See Link.tell."""
-        if self._is_closed or self._is_lost:
+        if not self.is_open:
             raise self._gone()
         payload = self._post % (self._standing, b"", len(message), message)
         response = await self._connector.send_aside(payload, False)
@@ -220,7 +218,8 @@ class HttpLink:
         if response.status == 200 and response.stream is not None:
             return response.stream
         response.abort()
-        self._is_lost = self._is_lost or self._is_session_lost(response, None)
+        if self._is_session_lost(response, None):
+            self._lose()
         told = f"{self._name} answered HTTP status {response.status}"
         raise Refused(told, response.status, None) if response.status < 500 else BackendUnavailable(told)
 
@@ -238,7 +237,7 @@ class HttpLink:
         """End the backend's session, if it gave one."""
         if self._is_closed:
             return
-        self._is_closed = True
+        self._close()
         try:
             if self._session and not self._is_lost:
                 with contextlib.suppress(BackendError, TimeoutError, OSError):
@@ -248,9 +247,18 @@ class HttpLink:
 
     def leave(self) -> None:
         """Close it, and leave the session to others."""
-        self._is_closed = True
+        self._close()
         if self._overheard is not None:
             self._overheard.close()
+
+    def _close(self) -> None:
+        self._is_closed = True
+        self.is_open = False
+
+    def _lose(self) -> None:
+        """The backend does not know its session any more."""
+        self._is_lost = True
+        self.is_open = False
 
     async def _cancel(self, request_id: int) -> None:
         """Tell a handshake backend: there, a closed stream is not a cancel (basic/utilities/cancellation)."""
@@ -326,7 +334,8 @@ class HttpLink:
             response.abort()
             reason = f": HTTP status {response.status}"
             if response.status < 500:
-                self._is_lost = self._is_lost or self._is_session_lost(response, None)
+                if self._is_session_lost(response, None):
+                    self._lose()
                 break
         raise BackendGarbage(f"{self._name} broke off its stream without an answer and does not resume it{reason}")
 
@@ -414,7 +423,7 @@ class HttpLink:
         status = response.status
         failure = None if error is None else error.failure
         if self._is_session_lost(response, failure):
-            self._is_lost = True
+            self._lose()
             return self._gone()
         if 300 <= status < 400:
             return Refused(f"{self._name} answered a redirect ({status}): redirects are not followed", status, None)

@@ -153,7 +153,10 @@ class ModernReply(ModernRules, HttpReply):
         self._is_old = False
         self._keepalive = keepalive
         self._task = task = responder.task or running_task(responder)
-        responder.on_gone = task.cancel
+        responder.task = task
+        responder.is_tied = True
+        if responder.is_gone:
+            task.cancel()
         if row is not None and row.kind == "stream":
             responder.on_drain = task.cancel
         keepalive.add(self)

@@ -89,6 +89,8 @@ class Responder(msgspec.Struct, eq=False):
     """Whoever answers it keeps it open without a task: callbacks end it."""
     is_gone: bool = False
     """The client closed the connection before the response ended."""
+    is_tied: bool = False
+    """Leaving cancels the task. Whoever sets it looks first whether the client has left."""
     task: asyncio.Task[object] | None = None
     """The task that serves the request, set by the connection: asking asyncio for it costs a system call."""
     _on_gone: Callable[[], object] | None = None
@@ -235,6 +237,8 @@ class Responder(msgspec.Struct, eq=False):
         if self.is_ended or self.is_gone:
             return
         self.is_gone = True
+        if self.is_tied and self.task is not None:
+            self.task.cancel()
         on_gone, self._on_gone = self._on_gone, None
         if on_gone is not None:
             on_gone()

@@ -131,7 +131,10 @@ def _depth(body: bytes) -> int:
 
 def _has_long_number(text: bytes) -> bool:
     """Whether more than MAX_DIGITS digits stand in a row. Such a run cannot step over every MAX_DIGITS-th byte."""
-    for i, byte in enumerate(text[::MAX_DIGITS]):
+    sampled = text[::MAX_DIGITS]
+    if sampled.translate(None, _DIGITS) == sampled:
+        return False
+    for i, byte in enumerate(sampled):
         if byte in _DIGITS:
             at = i * MAX_DIGITS
             before, after = text[max(0, at - MAX_DIGITS) : at], text[at : at + MAX_DIGITS + 1]
