@@ -26,6 +26,7 @@ from gatewright.backend.leases import Leases
 from gatewright.backend.relay import RelayLink
 from gatewright.backend.sinks import CallSink, Changes, Ear, Outlets, SessionSink, Start, answer
 from gatewright.backend.tasks import Tasks
+from gatewright.backend.undecided import settled
 from gatewright.call import Call, Caller, Client, Failure, Json, Outcome, Params, Result
 from gatewright.errors import (
     BackendError,
@@ -448,6 +449,7 @@ class HandshakeFace:
         except BaseException:
             self._start(link.aclose())
             raise
+        link = sink.link = settled(link)
         session = BackendSession(link, sink, revision, result)
         if self._connector.is_shared_wire and not has_own:
             claims = session.claims = Claims()

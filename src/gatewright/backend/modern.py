@@ -17,6 +17,7 @@ from gatewright.backend.base import Request
 from gatewright.backend.feed import Heard, Wants
 from gatewright.backend.sinks import CallSink, Changes, Start
 from gatewright.backend.tasks import Tasks
+from gatewright.backend.undecided import settled
 from gatewright.call import Call, Client, Failure, Json, Outcome, Params, Result
 from gatewright.errors import BackendGarbage, BackendUnavailable, InvalidParams, ProtocolError
 from gatewright.protocol import bridge, headers, jsonrpc, subscriptions
@@ -116,7 +117,10 @@ class ModernFace:
         token = next(self._ids)
         carried = bridge.modern_params(params, bridge.meta_of(params), client, token)
         lines = self._mirrored(None, method, None)
-        return await link.exchange(Request(token, method, carried, lines, is_retry_safe=True), _Deaf())
+        answer = await link.exchange(Request(token, method, carried, lines, is_retry_safe=True), _Deaf())
+        if self._link is link:
+            self._link = settled(link)
+        return answer
 
     async def listen(self, wants: Wants, acknowledged: Callable[[Wants], None], announced: Heard, chain: str) -> None:
         """See Upstream.listen: one long `subscriptions/listen`, for those who came over the gateways of `chain`."""

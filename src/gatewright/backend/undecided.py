@@ -91,6 +91,7 @@ class UndecidedLink:
         self._link = http
         self._sink = sink
         self._is_closed = False
+        self.is_decided = False
         self.exchange: Exchange = self._decide
 
     @property
@@ -133,13 +134,20 @@ class UndecidedLink:
                 raise
             return await self._become(await self._connector.instead(refused, self._sink), request, sink)
         self.exchange = self._link.exchange
+        self.is_decided = True
         return outcome
 
     async def _become(self, link: Link, request: Request, sink: Sink) -> Result | Failure:
         """Go on over the old transport."""
         given_up, self._link = self._link, link
         self.exchange = link.exchange
+        self.is_decided = True
         await given_up.aclose()
         if self._is_closed:
             await link.aclose()
         return await link.exchange(request, sink)
+
+
+def settled(link: Link) -> Link:
+    """What a link has become, once that is decided: whoever uses it often need not go through this one."""
+    return link.link if isinstance(link, UndecidedLink) and link.is_decided else link

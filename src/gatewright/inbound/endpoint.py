@@ -109,7 +109,7 @@ class Endpoint:
         body = request.body
         try:
             depth.check_json(body, max_depth=self._max_json_depth)
-            if not body.startswith(b"{") and body.lstrip().startswith(b"["):
+            if body[:1] != b"{" and body.lstrip().startswith(b"["):
                 if judged.is_modern:
                     raise InvalidRequest("the body must be one request or notification: this revision has no batches")
                 return self._handshake.batch(request, responder, judged)

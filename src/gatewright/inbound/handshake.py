@@ -34,6 +34,8 @@ from gatewright.protocol.handshake import State
 from gatewright.protocol.methods import METHODS, Method
 from gatewright.protocol.revisions import HANDSHAKE, Revision
 
+READY: Final = State.READY
+"""Looked up once: a member of an enumeration is found by a search."""
 MAX_BATCH: Final = 100
 """Messages in one array body: it is bounded by bytes, this bounds the calls at once."""
 MAX_NOTICES: Final = 64
@@ -176,7 +178,7 @@ class HandshakeSide:
             session = self._session(judged)
             if session is None:
                 return self._serve(message, responder, judged)
-            if session.state is not State.READY:
+            if session.state is not READY:
                 session.advance("message")
         except GatewayError as error:
             _refuse(responder, error, message.id)

@@ -59,7 +59,7 @@ class Telemetry:
         except BaseException as error:
             self.record(call, ended_by(error))
             raise
-        self.record(call, OUTCOMES[outcome.__class__])
+        self.record(call, OUTCOMES[type(outcome)])
         return outcome
 
     def record(self, call: Call, outcome: int) -> None:

@@ -187,7 +187,7 @@ def outcome_of(answer: Result | Failure, call: Call | None = None, created: Begu
     if answer.is_typed:  # it was judged before
         return answer
     value = bytes(answer.value)
-    if not value.startswith(b"{"):
+    if value[:1] != b"{":
         raise ProtocolError("the result is not an object")
     head = _tail_head(value) if len(value) > _LONG_BYTES else _head(value)
     kind = head.resultType
@@ -208,7 +208,7 @@ def handshake_outcome(answer: Result | Failure) -> Outcome:
     if isinstance(answer, Failure):
         return answer
     value = bytes(answer.value)  # copied once: whoever takes it on finds bytes
-    if not value.startswith(b"{"):
+    if value[:1] != b"{":
         raise ProtocolError("the result is not an object")
     return Result(value)
 

@@ -177,7 +177,7 @@ def raw(value: object) -> Raw:
 
 def encode_id(request_id: Id | None) -> bytes:
     """An id as JSON."""
-    return b"%d" % request_id if request_id.__class__ is int else _encode(request_id)
+    return b"%d" % request_id if type(request_id) is int else _encode(request_id)
 
 
 def request(request_id: Id, method: str, params: object) -> bytes:
@@ -192,7 +192,7 @@ def notification(method: str, params: Json) -> bytes:
 
 def result(request_id: Id | None, value: Json) -> bytes:
     """A success response around a JSON result, which is copied as it is."""
-    if request_id.__class__ is int:  # as most have it: no frame and no copy more
+    if type(request_id) is int:  # as most have it: no frame and no copy more
         return b'{"jsonrpc":"2.0","id":%d,"result":%b}' % (request_id, value)
     return b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (_encode(request_id), value)
 
