@@ -8,13 +8,14 @@ that are null count as absent, because many writers cannot leave a member out. S
 
 from __future__ import annotations
 
-from typing import Final, TypeAlias, final
+from typing import Final, TypeAlias, cast, final
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from gatewright.call import Failure, Json, Params, Result
 from gatewright.errors import InvalidParams, InvalidRequest, ParseError, ProtocolError
+from gatewright.protocol import blobs
 from gatewright.protocol.depth import check_utf8
 
 Id: TypeAlias = int | str
@@ -75,14 +76,16 @@ UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 def decode(body: bytes) -> Message:
     """Read one message from a backend. Raises ProtocolError for anything else, also for bytes that are not UTF-8 where
     nobody here reads them: clients must get none."""
-    if not body.isascii():
-        check_utf8(body)
-    try:
-        message = _decode_message(body)
-    except msgspec.ValidationError as error:
-        message = _without_nulls(body, error)
-    except UNREADABLE as error:
-        raise ProtocolError(f"not a JSON-RPC message: {error}") from error
+    message = _decode_around(body) if len(body) >= blobs.LONG_BYTES else None
+    if message is None:
+        if not body.isascii():
+            check_utf8(body)
+        try:
+            message = _decode_message(body)
+        except msgspec.ValidationError as error:
+            message = _without_nulls(body, error)
+        except UNREADABLE as error:
+            raise ProtocolError(f"not a JSON-RPC message: {error}") from error
     if message.jsonrpc != "2.0":
         raise ProtocolError('not a JSON-RPC message: "jsonrpc" must be "2.0"')
     if message.method is not UNSET and (message.result is not UNSET or message.error is not UNSET):
@@ -96,7 +99,8 @@ def decode_request(body: bytes) -> Message:
     Raises ParseError, InvalidRequest or InvalidParams: which one tells the client what to mend.
     """
     try:
-        message = _decode_message(body)
+        around = _decode_around(body) if len(body) >= blobs.LONG_BYTES else None
+        message = _decode_message(body) if around is None else around
     except msgspec.ValidationError as error:
         try:
             message = _without_nulls(body, error)
@@ -121,6 +125,30 @@ def decode_request(body: bytes) -> Message:
     if message.id is None:
         raise InvalidRequest("id must be a string or an integer, not null")
     return message
+
+
+def _decode_around(body: bytes) -> Message | None:
+    """A long message read without its one long string; None when it has none, or is to be refused."""
+    found = blobs.cut(body)
+    if found is None:
+        return None
+    text, blob = found
+    try:
+        message = _decode_message(text)
+    except UNREADABLE:
+        return None
+    if message.result is not UNSET:
+        result = blobs.restored(message.result, blob)
+        if result is not None:
+            message.result = cast("Raw", result)  # bytes will do: a `Raw` around them would be copied once more
+            return message
+    if message.params is not UNSET:
+        for name, value in message.params.items():
+            whole = blobs.restored(value, blob)
+            if whole is not None:
+                message.params[name] = Raw(whole)
+                return message
+    return None  # it is elsewhere: in an error, or in what nobody here reads
 
 
 def _without_nulls(body: bytes, error: msgspec.ValidationError) -> Message:
