@@ -1,9 +1,9 @@
 """What a call costs inside the process: the whole gateway between clients and the stub backend, without a wire.
 
 `Wireless` is uvloop with connections that are two protocols in one process, each handed what the other writes; the
-gateway runs on it unchanged. So neither the kernel nor the other core is part of the figure, and with `--instructions`
-(valgrind, Debian: `apt-get install valgrind`) the figure is the same to some thousandths whatever the machine does besides:
-the one to compare two versions by. What client and stub themselves cost is measured alone and taken off.
+gateway runs on it unchanged. So neither the kernel nor the other core is part of the figure. With `--instructions`
+(valgrind; Debian: `apt-get install valgrind`) it is the same to some thousandths whatever else the machine does: the
+one to compare two versions by. What client and stub themselves cost is measured alone and taken off.
 
     python -m bench.inside --cases modern-json,handshake-json
     python -m bench.inside --instructions
