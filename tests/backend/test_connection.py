@@ -292,6 +292,57 @@ async def test_more_than_a_known_head_announced_ends_the_connection() -> None:
         await until(lambda: channel.connections == (0, 0))
 
 
+async def test_an_answer_keeps_the_headers_that_it_began_with() -> None:
+    """Another connection teaches another head meanwhile: whose session is whose is not mixed up."""
+    is_half, is_taught = asyncio.Event(), asyncio.Event()
+
+    async def talk(peer: Peer) -> None:
+        heard = await peer.hear()
+        if heard.body == b"teach":
+            peer.say(response(b"1"))
+            heard = await peer.hear()
+        if heard.body == b"slow":
+            whole = response(b"slow answer")
+            peer.say(whole[:-4])
+            is_half.set()
+            await is_taught.wait()
+            peer.say(whole[-4:])
+        else:
+            peer.say(response(b"other", "200 OK", "mcp-session-id: other"))
+        await peer.until_closed()
+
+    async with talking(talk) as (_, channel), asyncio.TaskGroup() as tasks:
+        await answer(channel, b"teach")
+        slow = tasks.create_task(channel.send(request(b"slow")))
+        await soon(is_half.wait())
+        for _ in range(10):
+            await asyncio.sleep(0)
+        other = await soon(channel.send(request(b"other")))
+        is_taught.set()
+        told = await soon(slow)
+    assert other.headers[b"mcp-session-id"] == b"other"
+    assert (told.body, b"mcp-session-id" in told.headers) == (b"slow answer", False)
+
+
+@pytest.mark.parametrize("end", [b"\r\n", b"\r\n\r\n"])
+async def test_empty_lines_behind_a_gathered_answer_mean_nothing(end: bytes) -> None:
+    """Its connection goes on, as the parser would have it."""
+
+    async def talk(peer: Peer) -> None:
+        while True:
+            whole = response((await peer.hear()).body) + end
+            peer.say(whole[: -len(end) - 2])
+            await peer.writer.drain()
+            for _ in range(3):
+                await asyncio.sleep(0)
+            peer.say(whole[-len(end) - 2 :])
+
+    async with talking(talk) as (server, channel):
+        for number in range(5):
+            assert await answer(channel, b"%d" % number * 5) == b"%d" % number * 5
+        assert len(server.peers) == 1
+
+
 async def test_cancelling_half_an_answer_under_a_known_head_closes_the_connection() -> None:
     """What is left of it never meets another question."""
     is_half = asyncio.Event()

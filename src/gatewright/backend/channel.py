@@ -102,7 +102,7 @@ class HttpChannel:
             connection.left(waiter)
             raise
         if isinstance(response, bytes):
-            return HttpResponse(200, self.known.headers, response)
+            return HttpResponse(200, connection.headers, response)
         response.unfold()
         return response
 

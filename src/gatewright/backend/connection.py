@@ -8,6 +8,7 @@ anything again. Source: RFC 9112.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, cast, final
 
 import httptools
@@ -53,7 +54,8 @@ class HttpConnection(asyncio.Protocol):
     __slots__ = (
         "_body", "_body_bytes", "_channel", "_drain_timer", "_head", "_headers", "_is_aborted", "_is_draining",
         "_is_large", "_is_paused", "_is_reused", "_known", "_max_bytes", "_missing", "_other_bytes", "_parser",
-        "_status", "_stream", "_taken_bytes", "_waiter", "_whole", "idle_since_s", "is_lent", "is_usable", "transport",
+        "_status", "_stream", "_taken_bytes", "_waiter", "_whole", "headers", "idle_since_s", "is_lent", "is_usable",
+        "transport",
     )  # fmt: skip
 
     def __init__(self, channel: HttpChannel) -> None:
@@ -85,6 +87,8 @@ class HttpConnection(asyncio.Protocol):
         self._is_draining = False
         self._is_aborted = False
         self._drain_timer: asyncio.TimerHandle | None = None
+        self.headers: Mapping[bytes, bytes] = {}
+        """Those of the last answer that was handed over as bytes: of the head that was known when it began."""
         self.is_usable = False
         """Whether a request may be sent on it."""
         self.is_lent = False
@@ -192,6 +196,7 @@ class HttpConnection(asyncio.Protocol):
                 return
             known = self._known
             at, missing = known.body_in(data, self._max_bytes)
+            self.headers = known.headers
             if missing:
                 self._missing = missing
                 self._body.append(data[at:])
@@ -212,8 +217,8 @@ class HttpConnection(asyncio.Protocol):
         whole = self._whole
         if whole is not None:
             self._whole = None
-            if self.is_usable and (is_first or self._head):
-                self._learn(data if is_first else self._head + whole.body, whole)
+            if self.is_usable:
+                self._learn(data, is_first, whole)
         elif is_first:
             is_plain = self._status == 200 and self._stream is None
             self._head = data[: data.find(b"\r\n\r\n") + 4] if is_plain else b""
@@ -224,26 +229,30 @@ class HttpConnection(asyncio.Protocol):
         if waiter is None:
             self.close()
             return
-        missing = self._missing = self._missing - len(data)
-        hold(self._body, data)
-        if missing > 0:
+        missing = self._missing
+        hold(self._body, data[:missing])
+        self._missing = max(0, missing - len(data))
+        if self._missing:
             return
-        self._missing = 0
         whole, self._body = b"".join(self._body), []
         self._waiter = None
         if not waiter.done():
-            waiter.set_result(whole[:missing] if missing else whole)
-        if missing:
+            waiter.set_result(whole)
+        if data[missing:].strip(b"\r\n"):  # empty lines behind a message mean nothing (RFC 9112, section 2.2)
             self.close()  # it said more than it was asked
         else:
             self._free()
 
-    def _learn(self, data: bytes, whole: HttpResponse) -> None:
-        """`data` is the head and the body of an answer, unless more than these came."""
-        if whole.stream is not None:
-            self._known.learn_events(data, whole.headers)
-        elif self._taken_bytes == len(data):
+    def _learn(self, data: bytes, is_first: bool, whole: HttpResponse) -> None:
+        """An answer is whole with `data`, its only or its last piece: its head may be learnt."""
+        if not is_first:
+            size = len(whole.body)
+            if self._head and self._taken_bytes == len(self._head) + size:
+                self._known.learn(self._head, size, whole.headers, size)
+        elif whole.stream is None:
             self._known.learn(data, len(whole.body), whole.headers)
+        else:
+            self._known.learn_events(data, whole.headers)
 
     def _parse(self, data: bytes) -> None:
         body_bytes = self._body_bytes

@@ -91,13 +91,14 @@ class KnownHead:
             self._events_head = data[:end]
             self.events_headers = headers
 
-    def learn(self, data: bytes, body_bytes: int, headers: Mapping[bytes, bytes]) -> None:
-        """`data` is what the parser took for a 200 of that many body bytes on a connection that stays open."""
+    def learn(self, data: bytes, body_bytes: int, headers: Mapping[bytes, bytes], missing: int = 0) -> None:
+        """`data` is what the parser took for a 200 of that many body bytes on a connection that stays open, less the
+        last `missing` of them."""
         self._seen += 1
         if self._seen > EAGER and self._seen % SELDOM:
             return
         end = data.find(b"\r\n\r\n") + 4
-        if end + body_bytes != len(data):
+        if end + body_bytes != len(data) + missing:
             return
         found = _LENGTH.search(data, 0, end - 2)
         if found is None:

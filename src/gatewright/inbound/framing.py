@@ -168,9 +168,9 @@ class RequestReader:
         fresh = data if isinstance(data, bytes) and not (stage % 3 or self.is_last) else None
         found = None if fresh is None else self._known.match(fresh, self._limits.max_body_bytes)
         if found is not None:
+            known, at, self.body_left = found
             self.stage = stage + 2
-            self.body_left = found[2]
-            self._gather(found[0], [found[1]], b"")
+            self._gather(known, [data[at:]], b"")
             return
         self._parse(data)
         request, self._read = self._read, None
@@ -192,11 +192,11 @@ class RequestReader:
         found = self._known.match(data, self._limits.max_body_bytes)
         if found is None:
             return None
-        known, body, missing = found
+        known, at, missing = found
         if missing:
             return None
         self.stage += 3
-        return HttpRequest(known.method, known.path, known.query, known.fields, body, self._peer, known)
+        return HttpRequest(known.method, known.path, known.query, known.fields, data[at:], self._peer, known)
 
     def _gather(self, known: Known, pieces: Pieces, data: bytes | memoryview) -> None:
         """Take the next piece of a body under a known head; what follows it is another request's."""

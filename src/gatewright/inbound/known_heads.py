@@ -89,8 +89,8 @@ class KnownHeads:
         self._patience = 1
         self._wait = 1  # a connection's only request is not worth remembering
 
-    def match(self, data: bytes, max_body_bytes: int) -> tuple[Known, bytes, int] | None:
-        """The head, what has come of the body, and how much of it is still to come, when `data` is a known head and
+    def match(self, data: bytes, max_body_bytes: int) -> tuple[Known, int, int] | None:
+        """The head, where its body begins, and how much of that is still to come, when `data` is a known head and
         nothing but its body."""
         for known in self._heads:
             before = known.before
@@ -99,19 +99,19 @@ class KnownHeads:
             head = b"%b%d%b" % (before, size, known.behind)
             if data.startswith(head) and len(head) == known.head_bytes and size <= max_body_bytes:
                 self._patience = 1
-                return known, data[len(head) :], 0
+                return known, len(head), 0
             if data.startswith(before):
                 behind = known.behind
                 start = len(before)
                 end = data.find(b"\r", start, start + _MAX_DIGITS + 1)
                 digits = data[start:end]
                 if end > start and digits.isdigit() and data.startswith(behind, end):
-                    body, size = data[end + len(behind) :], int(digits)
-                    missing = size - len(body)
-                    known.head_bytes = end + len(behind)
+                    at, size = end + len(behind), int(digits)
+                    missing = at + size - len(data)
+                    known.head_bytes = at
                     if missing >= 0 and size <= max_body_bytes:
                         self._patience = 1
-                        return known, body, missing
+                        return known, at, missing
         return None
 
     def learn(
