@@ -19,6 +19,7 @@ from gatewright.inbound.session import Session
 from gatewright.protocol import jsonrpc
 from gatewright.protocol.chain import Chain
 from gatewright.protocol.handshake import State
+from gatewright.protocol.methods import METHODS, Method
 from gatewright.protocol.revisions import HANDSHAKE_2025_06_18
 from gatewright.routing.front import Front
 
@@ -29,8 +30,8 @@ CLIENT = Client(HANDSHAKE_2025_06_18, b"{}", b"{}", "s")
 class Kept(SessionRules):
     """Keeps what is said."""
 
-    def __init__(self, session: Session) -> None:
-        super().__init__(1, None, HANDSHAKE_2025_06_18)
+    def __init__(self, session: Session, row: Method | None = None) -> None:
+        super().__init__(1, row, HANDSHAKE_2025_06_18)
         self._session = session
         self.call = None
         self.sent: list[Any] = []
@@ -93,7 +94,7 @@ async def ask(session: Session, method: str, params: bytes | None = None, *, of:
     task = asyncio.current_task()
     assert task is not None
     asked = message(method, params)
-    reply = Kept(session)
+    reply = Kept(session, METHODS.get(method))
     try:
         return await (of or dialogue()).outcome(session, asked, method, reply, task)
     finally:

@@ -12,7 +12,7 @@ import pytest
 from gatewright.backend.heirs import Heirs
 from gatewright.call import ANONYMOUS, Caller, Client, Result
 from gatewright.errors import MissingCapability, UnknownSession
-from gatewright.inbound.session import Running, Unanswered
+from gatewright.inbound.session import Unanswered
 from gatewright.inbound.sessions import FORGET_S
 from gatewright.inbound.settings import Sessions as SessionSettings
 from gatewright.inbound.standing import Standing
@@ -29,10 +29,10 @@ async def test_a_session_is_found_once_and_then_known() -> None:
     """Looked up in the store by the first request, in memory from then on, one look however many wait."""
     async with neighbours("a", "b") as (a, b):
         opened = await a.begin(route="box")
-        assert b.sessions.find(b"id", "box", ANONYMOUS) is None
+        assert b.sessions.find("id", "box", ANONYMOUS) is None
         found = await asyncio.gather(*(b.found(route="box") for _ in range(10)))
         assert len(set(map(id, found))) == 1
-        assert b.sessions.find(b"id", "box", ANONYMOUS) is found[0]
+        assert b.sessions.find("id", "box", ANONYMOUS) is found[0]
         client = found[0].client
         assert (client.revision, bytes(client.capabilities)) == (opened.client.revision, opened.client.capabilities)
         assert (client.session, found[0].route) == ("id", "box")
@@ -45,9 +45,9 @@ async def test_a_foreign_session_is_an_unknown_one() -> None:
         await a.begin()
         for one in (a, b):
             for session, route, caller in (
-                (b"id", "box", ANONYMOUS),
-                (b"id", "", Caller("eve")),
-                (b"no", "", ANONYMOUS),
+                ("id", "box", ANONYMOUS),
+                ("id", "", Caller("eve")),
+                ("no", "", ANONYMOUS),
             ):
                 assert one.sessions.find(session, route, caller) is None
                 with pytest.raises(UnknownSession):
@@ -72,7 +72,7 @@ async def test_what_the_store_forgot_is_dropped() -> None:
     async with neighbours("a") as (a,):
         await a.begin()
         a.store._shelf.emptied()
-        await until(lambda: a.sessions.find(b"id", "", ANONYMOUS) is None)
+        await until(lambda: a.sessions.find("id", "", ANONYMOUS) is None)
         with pytest.raises(UnknownSession):
             await a.found()
         assert a.ended == ["id"]
@@ -96,7 +96,7 @@ async def test_a_cancel_finds_its_call(request_id: jsonrpc.Id) -> None:
     async with neighbours("a", "b") as (a, b):
         opened, found = await a.begin(), await b.found()
         running = [asyncio.get_running_loop().create_task(asyncio.Event().wait()) for _ in range(2)]
-        opened.calls = {request_id: [Running(running[0])], 8: [Running(running[1])]}
+        opened.calls = {running[0]: request_id, running[1]: 8}
         found.cancel(request_id)
         await asyncio.wait({running[0]}, timeout=5)
         assert running[0].cancelled()

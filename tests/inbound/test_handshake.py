@@ -11,6 +11,7 @@ import structlog
 
 from gatewright.call import Call, Failure, Outcome, Result
 from gatewright.errors import BackendUnavailable, GatewayError, ResourceNotFound
+from gatewright.inbound.handshake import SessionReply
 from gatewright.inbound.settings import Sessions as SessionSettings
 from inbound.sides import content, listening, quiet
 from journeys.wire import ACCEPT, HandshakeClient, Json, soon
@@ -132,7 +133,7 @@ async def test_a_session_runs_so_many_calls_at_once() -> None:
         held.go.set()
         assert (await elsewhere.last())["result"] == {"done": True}
         assert (await (await client.post(tool(client, "five", 3))).last())["result"] == {"done": True}
-        assert [session.in_flight for session in sides.sessions._by_id.values()] == [0, 0]
+        assert [len(session.calls) for session in sides.sessions._by_id.values()] == [0, 0]
         await quiet(sides)
 
 
@@ -243,8 +244,10 @@ async def test_a_question_is_open_while_it_is() -> None:
         question = await answer.event()
         assert question is not None
         [session] = sides.sessions._by_id.values()
-        [[running]] = session.calls.values()
-        assert not running.is_cancelled
+        [running] = session.calls
+        assert isinstance(running, SessionReply)
+        assert running.call is not None
+        assert running.call.open_asks == 1
         await client.reply(question, {"action": "accept"})
         assert "result" in await answer.last()
     assert results == [(0, {"action": "accept"})]

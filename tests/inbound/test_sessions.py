@@ -12,7 +12,7 @@ import pytest
 
 from gatewright.call import ANONYMOUS, Caller, Client, Failure, Result
 from gatewright.errors import InvalidRequest, MissingCapability, Overloaded, ProtocolError, UnknownSession
-from gatewright.inbound.session import Running, Session, Unanswered, is_loud
+from gatewright.inbound.session import Session, Unanswered, is_loud
 from gatewright.inbound.sessions import MAX_ENDED_AT_ONCE, MAX_TOUCHED_AT_ONCE, Sessions
 from gatewright.inbound.settings import Sessions as Settings
 from gatewright.inbound.standing import Standing
@@ -120,7 +120,7 @@ async def test_the_idle_are_ended_and_the_busy_are_not() -> None:
         streaming.join(Standing(4))
         task = asyncio.current_task()
         assert task is not None
-        calling.calls[1] = [Running(task)]
+        calling.calls[task] = 1
         async with asyncio.timeout(5):
             while not ended:
                 await asyncio.sleep(0)

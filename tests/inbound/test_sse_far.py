@@ -70,7 +70,8 @@ async def test_a_stream_lives_as_long_as_it_is_held() -> None:
     async with neighbours("a", "b", settings=SessionSettings(idle_s=0.3)) as (a, b):
         there, here = Streams(a), Streams(b)
         await there.far.opened("id", "", ANONYMOUS)
-        a.sessions.add("id", "", ANONYMOUS, (await a.begin("x")).client, is_shared=False).calls[1] = []
+        held = a.sessions.add("id", "", ANONYMOUS, (await a.begin("x")).client, is_shared=False)
+        held.calls[asyncio.get_running_loop().create_task(asyncio.sleep(0))] = 1
         for _ in range(8):
             await asyncio.sleep(0.1)
             a.elsewhere.keep()

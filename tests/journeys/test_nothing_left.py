@@ -21,7 +21,7 @@ from gatewright.backend.sinks import CallSink
 from gatewright.call import Call
 from gatewright.inbound.base import BaseReply
 from gatewright.inbound.events import EventStream
-from gatewright.inbound.session import Ask, Running, Session
+from gatewright.inbound.session import Ask, Session
 from gatewright.inbound.settings import Sessions
 from gatewright.inbound.standing import Standing
 from gatewright.routing.listings import Reading
@@ -33,7 +33,7 @@ from journeys.wire import Answer, Client, HandshakeClient, Json, soon
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
 CLIENTS = 60
 TURNS = 12
-GONE = (Call, BaseReply, Session, Standing, Ask, Running, CallSink, Reading, EventStream)
+GONE = (Call, BaseReply, Session, Standing, Ask, CallSink, Reading, EventStream)
 
 
 class Unruly:
