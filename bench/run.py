@@ -25,7 +25,9 @@ from bench.report import Outcome, Paced
 from bench.targets import Direct, FastMCP, Gateway, Nginx, Target, announcing
 
 TARGETS = ("direct", "nginx", "gatewright", "fastmcp")
-PACED_TURNS = 5
+PACED_TURNS = 15
+PACED_S = 1
+"""Many short runs: a virtual machine that stands still for a moment, nginx and all, then spoils one of them."""
 PACED_CASES = ("modern-json", "modern-sse", "handshake-json", "handshake-sse")
 
 
@@ -117,7 +119,7 @@ def run_paced(
     subject = next(one for one in outcomes if one.target == report.SUBJECT and one.case is case)
     rate = (subject.median("calls_per_s") or 0) / 2
     paced = Paced(case, rate)
-    for _ in range(max(PACED_TURNS, plan.repeats)):
+    for _ in range(PACED_TURNS):
         for name in ("direct", report.FLOOR, report.SUBJECT):
             target = targets.get(name)
             url = target.url(case.backend) if target else None
@@ -129,7 +131,7 @@ def run_paced(
                 call = asyncio.run(measure.prepare(url, case))
                 middle = target.processes(case.backend) or [stub]
                 with measure.on_a_core_of_its_own(middle, stub) as cores:
-                    seen = measure.pace(url, call, directory, rate=rate, duration_s=plan.duration_s, cores=cores)
+                    seen = measure.pace(url, call, directory, rate=rate, duration_s=PACED_S, cores=cores)
             except (OSError, RuntimeError, TimeoutError) as error:
                 print(f"  {case.name:20} {name:11} open loop: {error}", file=sys.stderr)
                 continue
