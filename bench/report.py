@@ -4,6 +4,7 @@ import datetime
 import os
 import platform
 import statistics
+import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -157,7 +158,8 @@ def machine() -> dict[str, str | int]:
         "cpu": models[0].partition(": ")[2] if models else platform.machine(),
         "cores": os.cpu_count() or 1,
         "kernel": platform.release(),
-        "python": platform.python_version(),
+        # Where it is installed, too: builds of one version differ by a quarter (docs/performance.md).
+        "python": f"{platform.python_version()} of {sys.base_prefix}",
     }
 
 
