@@ -6,13 +6,10 @@ neighbour says so.
 """
 
 import asyncio
-import contextlib
-import os
 import resource
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -108,26 +105,6 @@ def pace(url: str, call: Call, directory: Path, *, rate: float, duration_s: int,
     if done.returncode:
         raise RuntimeError(f"the open-loop driver failed: {done.stderr[-300:]}")
     return msgspec.json.decode(done.stdout, type=Pace)
-
-
-@contextlib.contextmanager
-def on_a_core_of_its_own(target: list[psutil.Process], backend: psutil.Process) -> Iterator[set[int]]:
-    """Keep whatever is measured on one core and the backend off it; gives the cores for the load generator.
-
-    At half load generator, backend and target together are just about as busy as one core is, and kernels that save
-    virtual CPUs then put all three on one for tenths of a second, while the other idles: what is measured is that.
-    """
-    cores = os.sched_getaffinity(0)
-    own = {max(cores)}
-    rest = (cores - own) or own
-    placed = [*target, backend]
-    for process in placed:
-        process.cpu_affinity(sorted(own if process in target else rest))
-    try:
-        yield rest
-    finally:
-        for process in placed:
-            process.cpu_affinity(sorted(cores))
 
 
 def await_calm() -> None:

@@ -105,6 +105,8 @@ def paced_table(paced: list[Paced]) -> str:
         cells += [_number(one.p99_ms(name), 2) for name in ("direct", FLOOR, SUBJECT)]
         cells += [_number(_added(one), 2), str(wrong)]
         lines.append("| " + " | ".join(cells) + " |")
+    if not all(run.outranks for one in paced for runs in one.runs.values() for run in runs):
+        lines.append("\nThe machine's own work took its turns in these runs; as root it would have waited.")
     return "\n".join(lines)
 
 

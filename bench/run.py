@@ -18,7 +18,7 @@ from pathlib import Path
 
 import psutil
 
-from bench import measure, report
+from bench import cores, measure, report
 from bench.calls import Call
 from bench.cases import CASES, Case
 from bench.report import Outcome, Paced
@@ -130,8 +130,8 @@ def run_paced(
                     measure.await_calm()
                 call = asyncio.run(measure.prepare(url, case))
                 middle = target.processes(case.backend) or [stub]
-                with measure.on_a_core_of_its_own(middle, stub) as cores:
-                    seen = measure.pace(url, call, directory, rate=rate, duration_s=PACED_S, cores=cores)
+                with cores.on_a_core_of_its_own(middle, stub) as free:
+                    seen = measure.pace(url, call, directory, rate=rate, duration_s=PACED_S, cores=free)
             except (OSError, RuntimeError, TimeoutError) as error:
                 print(f"  {case.name:20} {name:11} open loop: {error}", file=sys.stderr)
                 continue
