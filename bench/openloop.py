@@ -28,7 +28,8 @@ from bench.cores import outrank
 _CLOCK_MONOTONIC = 1
 _DRAIN_S = 10.0
 _MIN_TICK_S = 0.0002
-"""The generator wakes up this often at most. A few calls may leave together."""
+_MAX_TICK_S = 0.001
+"""How often the generator wakes up: at a high rate a few calls may leave together, at a low one it still reads answers."""
 _READ_BYTES = 262_144
 
 
@@ -165,7 +166,7 @@ def drive(url: str, request: bytes, expected: bytes, rate: float, duration_s: fl
 def _run(driver: _Driver, rate: float, total: int, duration_s: float) -> None:
     """Tick until all calls are answered, or too late."""
     interval_s = 1 / rate
-    descriptor = _ticking(max(interval_s, _MIN_TICK_S))
+    descriptor = _ticking(min(max(interval_s, _MIN_TICK_S), _MAX_TICK_S))
     start = now = time.perf_counter()
     while len(driver.latencies) < total and now < start + duration_s + _DRAIN_S:
         os.read(descriptor, 8)
