@@ -29,7 +29,7 @@ _CLOCK_MONOTONIC = 1
 _DRAIN_S = 10.0
 _MIN_TICK_S = 0.0002
 _MAX_TICK_S = 0.001
-"""How often the generator wakes up: at a high rate a few calls may leave together, at a low one it still reads answers."""
+"""How often the generator wakes up: at a high rate a few calls may leave together, at a low one it still reads."""
 _READ_BYTES = 262_144
 
 
