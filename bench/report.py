@@ -160,7 +160,7 @@ def machine() -> dict[str, str | int]:
         "cpu": models[0].partition(": ")[2] if models else platform.machine(),
         "cores": os.cpu_count() or 1,
         "kernel": platform.release(),
-        # Where it is installed, too: builds of one version differ by a quarter (docs/performance.md).
+        # Where it is installed, too: builds of one version differ by a fifth (docs/performance.md).
         "python": f"{platform.python_version()} of {sys.base_prefix}",
     }
 
