@@ -44,7 +44,7 @@ class Pace(msgspec.Struct, frozen=True):
     p99_us: float
     p999_us: float
     outranks: bool = False
-    """Whether generator, target and backend ran before the machine's own work (see `bench.cores`)."""
+    """Whether the generator was permitted to run before the machine's own work, as then its target is (`bench.cores`)."""
 
 
 class _Lane:
