@@ -44,7 +44,7 @@ class Pace(msgspec.Struct, frozen=True):
     p99_us: float
     p999_us: float
     outranks: bool = False
-    """Whether the generator was permitted to run before the machine's own work, as then its target is (`bench.cores`)."""
+    """Whether the generator might run before the machine's own work; then its target may too (see `bench.cores`)."""
 
 
 class _Lane:
