@@ -29,6 +29,7 @@ BROAD_EXCEPTS = {
     "cli.supervisor": "the outermost edge of a worker process: a bug ends it, and the supervisor says so",
     "inbound.http": "the outermost edge: a bug ends one request, not the process",
     "inbound.elsewhere": "a look-up that several wait for: whatever went wrong is raised at each of them",
+    "outbox": "where messages of many leave together: one that cannot be sent does not keep back the others",
     "background": "where work beside calls starts: a bug ends that work, not the gateway",
     "inbound.stdio": "the edge of a host: a bug ends one message, and is logged under an id",
     "inbound.base": "the edge of a call: a bug ends that call, and is logged under an id",

@@ -16,6 +16,7 @@ import secrets
 import socket
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from typing import Final, TypeAlias, final
 
@@ -62,6 +63,7 @@ from gatewright.inbound.settings import Listen
 from gatewright.inbound.sockets import bound
 from gatewright.inbound.sse import SseSide
 from gatewright.inbound.stdio import StdioFront, StdioHost
+from gatewright.outbox import Outbox
 from gatewright.policy.authz import GATEWAY, Authz
 from gatewright.policy.deadline import Deadline
 from gatewright.policy.dispatch import dispatch
@@ -123,6 +125,7 @@ class Built(msgspec.Struct, frozen=True):
     router: Router
     listening: Listening
     children: dict[str, StdioConnector]
+    outbox: Outbox
     adopt: Callable[[bytes], None]
     """Seal with keys of that secret from now on."""
 
@@ -221,7 +224,7 @@ class Gateway:
         endpoint.origins = Origins(config.listen.allowed_origins, port)
         crowd = Crowd(_room(config), retry_after_s=config.limits.retry_after_s, idle_s=config.drain_idle_s)
         server = self._server = Listener(
-            protocol_factory(endpoint.serve, config.limits, tasks, crowd),
+            protocol_factory(endpoint.serve, config.limits, tasks, crowd, built.outbox),
             crowd,
             delay_s=config.drain_delay_s,
             drain_s=config.drain_s,
@@ -278,6 +281,7 @@ class Gateway:
 
     async def _join(self, elsewhere: Elsewhere, built: Built, background: Background) -> None:
         """Become one of the replicas. Without the store the gateway starts all the same: modern clients need none."""
+        _serve_others(elsewhere, built.backends, background, self._config.store.dead_after_s)
 
         async def settle() -> None:
             with contextlib.suppress(StoreUnavailable):
@@ -299,6 +303,7 @@ class Gateway:
         log.info("starting", gateway_id=self._chain.gateway_id)  # what errors name it by
         listings = Listings(config.routing, background)
         sealer = Sealer([derived(self._secret.value, "states")])
+        outbox = Outbox(asyncio.get_running_loop().call_soon)
         backends: dict[str, McpBackend] = {}
         children: dict[str, StdioConnector] = {}
 
@@ -320,7 +325,7 @@ class Gateway:
         changes: Changes = listings if elsewhere is None else elsewhere.spread(listings)
         for name, settings in config.backends.items():
             settled = _settled(settings)
-            connector = _connector(name, settled, tasks)
+            connector = _connector(name, settled, tasks, outbox)
             if isinstance(connector, StdioConnector):
                 children[name] = connector
             backends[name] = McpBackend(
@@ -334,8 +339,6 @@ class Gateway:
                 chain=self._chain.own,
                 company=None if elsewhere is None else _company(name, settled, connector, elsewhere),
             )
-        if elsewhere is not None:
-            _serve_others(elsewhere, backends, background, config.store.dead_after_s)
         bounds = _slowest(config)
         cursors = Cursors(derived(self._secret.value, "cursors"))
 
@@ -350,7 +353,7 @@ class Gateway:
         router = Router(backends, fanout, front, task_router, config.routing.separator)
         handle = self._stack(router, backends)
         dialogue = Dialogue(handle, front, self._chain, config.limits.max_calls_per_session)
-        return Built(backends, sessions, handle, dialogue, router, listening, children, adopt)
+        return Built(backends, sessions, handle, dialogue, router, listening, children, outbox, adopt)
 
     def _stack(self, router: Router, backends: dict[str, McpBackend]) -> Handler:
         """The policies around every call, in execution order."""
@@ -412,16 +415,16 @@ def _store_opener(config: Config) -> StoreOpener | None:
     return open_store
 
 
-def _connector(name: str, settings: BackendSettings, tasks: asyncio.TaskGroup) -> Connector:
+def _connector(name: str, settings: BackendSettings, tasks: asyncio.TaskGroup, outbox: Outbox) -> Connector:
     """The transport to a backend."""
     kinds: dict[str, Callable[[str, BackendSettings, asyncio.TaskGroup], Connector]] = {
-        "http": HttpConnector,
-        "sse": SseConnector,
+        "http": partial(HttpConnector, outbox=outbox),
+        "sse": partial(SseConnector, outbox=outbox),
         "stdio": StdioConnector,
         "python": PythonConnector,
     }
     if settings.url is not None and settings.type is None:
-        return UndecidedConnector(name, settings, tasks)
+        return UndecidedConnector(name, settings, tasks, outbox)
     return kinds[settings.transport](name, settings, tasks)
 
 

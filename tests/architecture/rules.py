@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from architecture.modules import PACKAGE, Module, ancestors, code_lines, functions
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("call", "errors", "secret", "background", "pieces", "telemetry"),  # the vocabulary of all
+    ("call", "errors", "secret", "background", "outbox", "pieces", "telemetry"),  # the vocabulary of all
     ("protocol", "settings"),  # settings: backend.settings, inbound.settings and so on, of which config is composed
     ("stores",),
     ("backend", "audit", "identity"),

@@ -309,3 +309,56 @@ async def test_after_the_loop_was_held_up_no_old_connection_is_used() -> None:
         assert loop.time() - held_s < 0.1
         assert await answer(channel, b"2") == b"2"
         assert len(server.peers) == 2
+
+
+# --- in a busy turn, where a request waits for others
+
+
+async def test_a_request_that_waits_is_sent_with_the_others_or_at_the_end_of_the_turn() -> None:
+    """Whether or not they come; each is answered."""
+    async with talking(echo) as (_, channel):
+        for expected in (3, 50):
+            channel.outbox.expected = expected
+            bodies = [b"%d" % number for number in range(3)]
+            assert await asyncio.gather(*(answer(channel, body) for body in bodies)) == bodies
+
+
+async def test_a_request_that_is_cancelled_while_it_waits_costs_its_connection() -> None:
+    """As at any other time; the next request goes over another one."""
+    async with talking(echo) as (server, channel), asyncio.TaskGroup() as tasks:
+        assert await answer(channel, b"first") == b"first"
+        channel.outbox.expected = 50
+        task = tasks.create_task(channel.send(request(b"cancelled")))
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        assert await answer(channel, b"next") == b"next"
+        assert len(server.peers) == 2
+
+
+async def test_a_request_whose_connection_is_closed_while_it_waits_is_never_sent() -> None:
+    """By this end: a closed transport takes nothing."""
+    async with talking(echo) as (server, channel), asyncio.TaskGroup() as tasks:
+        assert await answer(channel, b"first") == b"first"
+        (connection,) = channel._open
+        channel.outbox.expected = 50
+        task = tasks.create_task(outcome(channel.send(request(b"waits"))))
+        await asyncio.sleep(0)
+        connection.close()
+        assert isinstance(await task, BackendGarbage)
+        assert await answer(channel, b"next") == b"next"
+        assert [heard.body for heard in server.heard] == [b"first", b"next"]
+
+
+async def test_a_request_whose_connection_is_lost_while_it_waits_is_not_carried_out() -> None:
+    """Only one that may be sent again is, over a new connection."""
+    async with talking(echo) as (_, channel), asyncio.TaskGroup() as tasks:
+        for is_safe in (False, True):
+            assert await answer(channel, b"first") == b"first"
+            (connection,) = channel._open
+            channel.outbox.expected = 50
+            task = tasks.create_task(outcome(channel.send(request(b"waits"), is_safe)))
+            await asyncio.sleep(0)
+            connection.connection_lost(None)
+            got = await task
+            assert got.body == b"waits" if is_safe else isinstance(got, BackendGarbage)

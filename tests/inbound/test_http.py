@@ -20,6 +20,7 @@ from gatewright.inbound.framing import HttpRequest
 from gatewright.inbound.http import HttpProtocol, Serve, protocol_factory
 from gatewright.inbound.responder import Responder
 from gatewright.inbound.settings import Limits
+from gatewright.outbox import Outbox
 from inbound.framing_corpus import CANARY, HEAD, LAST_READ, READ, REFUSED
 
 pytestmark = pytest.mark.anyio
@@ -88,12 +89,14 @@ async def close(writer: asyncio.StreamWriter) -> None:
 
 
 @asynccontextmanager
-async def listening(serve: Serve, limits: Limits | None = None) -> AsyncIterator[Listener]:
+async def listening(
+    serve: Serve, limits: Limits | None = None, outbox: Outbox | None = None
+) -> AsyncIterator[Listener]:
     """Listen on a free loopback port; end every connection and task at the end."""
     loop = asyncio.get_running_loop()
     state = State()
     async with asyncio.TaskGroup() as tasks:
-        create = protocol_factory(serve, limits or Limits(), tasks)
+        create = protocol_factory(serve, limits or Limits(), tasks, outbox=outbox)
         server = await loop.create_server(
             lambda: create(config=None, server_state=state, app_state={}, _loop=loop), "127.0.0.1", 0
         )

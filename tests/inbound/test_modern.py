@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 
 import pytest
 import structlog
+from msgspec import structs
 
 from gatewright.call import Call, Failure, InputRequired, Outcome, Result
-from gatewright.errors import BackendTimeout, InvalidParams
+from gatewright.errors import BackendTimeout, GatewayError, InvalidParams
+from gatewright.inbound.modern import admitted
+from gatewright.protocol import jsonrpc
+from gatewright.protocol.chain import Chain
+from gatewright.protocol.modern import MAX_REMEMBERED_BYTES, Admitted, Agreed
 from inbound.sides import content, listening, quiet
 from journeys.wire import ACCEPT, Json, ModernClient, Wire, soon
 
@@ -252,3 +258,93 @@ async def test_an_unserved_version_is_told_which_are() -> None:
         error = (await answer.json())["error"]
         assert error["code"] == -32022
         assert error["data"]["supported"] == ["2026-07-28"]
+
+
+# --- what was admitted before
+
+REVISION = "2026-07-28"
+HERE = Chain("here", 8)
+
+
+def judged(body: Json, headers: dict[bytes, bytes], agreed: Agreed | None) -> Admitted | tuple[type, str]:
+    """What becomes of a request: as the endpoint judges it, or without anything that is remembered."""
+    message = jsonrpc.decode_request(json.dumps(body).encode())
+    method = message.method
+    assert isinstance(method, str)
+    params = message.params if isinstance(message.params, dict) else jsonrpc.NO_PARAMS
+    try:
+        found = None if agreed is None else agreed.again(method, params)
+        return found or admitted(message, method, headers, HERE, agreed)
+    except GatewayError as error:
+        return type(error), error.message
+
+
+def said(version: str = REVISION, **members: object) -> Json:
+    """A `_meta`."""
+    key = "io.modelcontextprotocol/"
+    return {key + "protocolVersion": version, key + "clientCapabilities": {}, **members}
+
+
+NAMES = ["one", "two", "t\u00f6", "", 5, None]
+METAS = [
+    said(),
+    None,
+    5,
+    {},
+    said("2027-01-01"),
+    said(progressToken=1),
+    said(**{"io.modelcontextprotocol/logLevel": "info"}),
+    said(**{"io.modelcontextprotocol/logLevel": "loud"}),
+    said(long="x" * MAX_REMEMBERED_BYTES),
+]
+OTHERS: list[Json] = [{}, {"arguments": {"a": 1}}, {"Name": "lookalike", "Uri": "lookalike"}, {"": 1}, {"own": True}]
+FIELDS = {"tools/call": "name", "resources/read": "uri", "tasks/get": "taskId", "tools/list": "x", "made/up": "name"}
+
+
+def bodies(method: str) -> list[Json]:
+    """Requests with every combination of name, `_meta` and other members; the first of them is a good one."""
+    found = []
+    for name, meta, others in itertools.product(NAMES, METAS, OTHERS):
+        named, described = {} if name is None else {FIELDS[method]: name}, {} if meta is None else {"_meta": meta}
+        found.append({"jsonrpc": "2.0", "id": 1, "method": method, "params": {**named, **described, **others}})
+    return found
+
+
+@pytest.mark.parametrize("method", FIELDS)
+def test_what_is_remembered_of_a_head_changes_no_verdict(method: str) -> None:
+    """Whatever comes behind a request that was admitted, and that one again: each is judged as if it were the first."""
+    headers = {b"mcp-protocol-version": REVISION.encode(), b"mcp-method": method.encode(), b"mcp-name": b"one"}
+    agreed = Agreed()
+    good, *others = bodies(method)
+    for body in (each for other in others for each in (good, other, other)):
+        first, again = judged(body, headers, None), judged(body, headers, agreed)
+        if isinstance(first, Admitted) and isinstance(again, Admitted):
+            assert structs.asdict(again) == structs.asdict(first)
+        else:
+            assert again == first
+
+
+def test_a_request_that_says_the_same_needs_no_second_look() -> None:
+    """Its arguments are not judged by the head; another name, another `_meta` and another member are looked at."""
+    headers = {b"mcp-protocol-version": REVISION.encode(), b"mcp-method": b"tools/call", b"mcp-name": b"one"}
+    body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "one", "_meta": said()}}
+    agreed = Agreed()
+    first = judged(body, headers, agreed)
+    other = {**body, "id": 2, "params": {**body["params"], "arguments": {"a": 1}}}
+    assert judged(other, headers, agreed) is first
+    for changed in ({"_meta": said(x=1)}, {"own": 1}):
+        once = judged({**body, "params": {**body["params"], **changed}}, headers, agreed)
+        assert isinstance(once, Admitted)
+        assert once is not first
+
+
+def test_what_is_long_is_not_remembered() -> None:
+    """A connection holds little of what its client wrote."""
+    headers = {b"mcp-protocol-version": REVISION.encode(), b"mcp-method": b"tools/call", b"mcp-name": b"one"}
+    params = {"name": "one", "_meta": said(long="x" * MAX_REMEMBERED_BYTES)}
+    agreed = Agreed()
+    assert isinstance(
+        judged({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}, headers, agreed), Admitted
+    )
+    assert agreed.admitted is None
+    assert bytes(agreed.meta_text) == b"{}"

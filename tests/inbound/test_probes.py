@@ -13,6 +13,7 @@ from gatewright.inbound.framing import HttpRequest
 from gatewright.inbound.probes import PATHS, Probes
 from gatewright.inbound.responder import Responder
 from gatewright.inbound.settings import Limits
+from gatewright.outbox import Outbox
 from gatewright.telemetry.readiness import OK, Verdict
 from journeys.toolbox import Toolbox
 from journeys.travel import Travel, travelling
@@ -114,6 +115,7 @@ class Recorded:
     def __init__(self) -> None:
         self.written = b""
         self.crowd = Crowd(Places(1, 1), retry_after_s=1.0)
+        self.outbox = Outbox(lambda flush: pytest.fail("nothing waits where nothing else is expected"))
 
     def write(self, data: bytes) -> None:
         self.written += data

@@ -12,6 +12,7 @@ import pytest
 
 from gatewright.inbound.crowd import Crowd, Places
 from gatewright.inbound.responder import Responder, error_body, refusal_bytes
+from gatewright.outbox import Outbox
 
 pytestmark = pytest.mark.anyio
 
@@ -24,6 +25,7 @@ class Wire:
         self.held = b""
         self.writes = 0
         self.crowd = Crowd(Places(1, 1), retry_after_s=1.0)
+        self.outbox = Outbox(lambda flush: pytest.fail("nothing waits where nothing else is expected"))
         self.is_draining = False
         self.is_ending = False
         self.is_paused = False

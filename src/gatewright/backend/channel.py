@@ -19,6 +19,7 @@ from gatewright.backend.connection import HttpConnection, Lost
 from gatewright.backend.heads import KnownHead
 from gatewright.backend.response import HttpResponse, idle_timeout_s
 from gatewright.errors import BackendGarbage, BackendUnavailable
+from gatewright.outbox import Outbox
 
 if TYPE_CHECKING:
     from gatewright.backend.origin import Origin
@@ -39,8 +40,15 @@ class HttpChannel:
     """A pool of connections to one origin. Callers wait in order when all are busy; their own deadline bounds that."""
 
     def __init__(
-        self, name: str, origin: Origin, settings: BackendSettings, max_connections: int | None = None
+        self,
+        name: str,
+        origin: Origin,
+        settings: BackendSettings,
+        outbox: Outbox | None = None,
+        *,
+        max_connections: int | None = None,
     ) -> None:
+        """`outbox`: that of the loop's other connections, if there are any."""
         self._name = name
         self._origin = origin
         self._connect_timeout_s = settings.connect_timeout_s
@@ -50,6 +58,7 @@ class HttpChannel:
         self.max_response_bytes: Final = settings.max_response_bytes
         self.known: Final = KnownHead()
         self.loop: Final = asyncio.get_running_loop()
+        self.outbox: Final = outbox or Outbox(self.loop.call_soon)
         self._open: set[HttpConnection] = set()
         self._idle: list[HttpConnection] = []
         self._slots = 0

@@ -8,7 +8,7 @@ anything again. Source: RFC 9112.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final, cast, final
 
 import httptools
@@ -35,6 +35,11 @@ FRAMING: Final = (b"content-length", b"transfer-encoding", KEEP_ALIVE)
 """The fields that are looked at when a message ends."""
 
 
+def _unconnected(data: bytes) -> None:
+    """Where there is no transport yet nothing can be sent."""
+    raise RuntimeError("the connection is not open")
+
+
 class Lost(Exception):
     """The connection closed before an answer. `is_safe`: it was a reused one, so most likely it was never read."""
 
@@ -53,17 +58,19 @@ class HttpConnection(asyncio.Protocol):
 
     __slots__ = (
         "_body", "_body_bytes", "_channel", "_drain_timer", "_head", "_headers", "_is_aborted", "_is_draining",
-        "_is_large", "_is_paused", "_is_reused", "_known", "_max_bytes", "_missing", "_other_bytes", "_parser",
-        "_status", "_stream", "_taken_bytes", "_waiter", "_whole", "headers", "idle_since_s", "is_lent", "is_usable",
-        "transport",
+        "_is_large", "_is_paused", "_is_reused", "_known", "_max_bytes", "_missing", "_other_bytes", "_outbox",
+        "_parser", "_status", "_stream", "_taken_bytes", "_waiter", "_whole", "_write", "headers", "idle_since_s",
+        "is_lent", "is_usable", "transport",
     )  # fmt: skip
 
     def __init__(self, channel: HttpChannel) -> None:
         self._channel = channel
         self._known = channel.known
+        self._outbox = channel.outbox
         self._max_bytes = channel.max_response_bytes
         self._parser = httptools.HttpResponseParser(self)
         self.transport: asyncio.Transport | None = None
+        self._write: Callable[[bytes], None] = _unconnected
         self._waiter: asyncio.Future[HttpResponse | bytes] | None = None
         self._headers: dict[bytes, bytes] | None = None
         """Those of the message being read; None between messages."""
@@ -101,7 +108,7 @@ class HttpConnection(asyncio.Protocol):
         usual one, a 200 under the known head; give it to `left` if it is not awaited to its end."""
         self._waiter = waiter = self._channel.loop.create_future()
         self._is_large = len(payload) > LARGE_BYTES
-        self.transport.write(payload)  # type: ignore[union-attr]  # usable: it has one
+        self._outbox.post(self._write, payload)
         return waiter
 
     def left(self, waiter: asyncio.Future[HttpResponse | bytes]) -> None:
@@ -119,6 +126,7 @@ class HttpConnection(asyncio.Protocol):
         """Drop it, without waiting for buffered bytes."""
         self.is_usable = False
         self._is_aborted = True
+        self._outbox.drop(self._write)
         if self.transport is not None:
             self.transport.abort()
 
@@ -152,6 +160,7 @@ class HttpConnection(asyncio.Protocol):
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but its base class
+        self._write = self.transport.write
         self.is_usable = True
 
     @override
@@ -162,6 +171,7 @@ class HttpConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.transport = None
         self.is_usable = False
+        self._outbox.drop(self._write)
         if self._drain_timer is not None:
             self._drain_timer.cancel()
         has_begun = self._headers is not None or self._missing > 0
@@ -205,6 +215,7 @@ class HttpConnection(asyncio.Protocol):
             if answer is not None:
                 self._waiter = None
                 if not waiter.done():
+                    self._outbox.expected += 1
                     waiter.set_result(answer)
                 if self._is_large or not self.is_usable:
                     self._free()
@@ -237,6 +248,7 @@ class HttpConnection(asyncio.Protocol):
         whole, self._body = b"".join(self._body), []
         self._waiter = None
         if not waiter.done():
+            self._outbox.expected += 1
             waiter.set_result(whole)
         if data[missing:].strip(b"\r\n"):  # empty lines behind a message mean nothing (RFC 9112, section 2.2)
             self.close()  # it said more than it was asked
@@ -357,6 +369,7 @@ class HttpConnection(asyncio.Protocol):
         """Wake whoever sent the request. From here on the connection owes it nothing."""
         waiter, self._waiter = self._waiter, None
         if waiter is not None and not waiter.done():
+            self._outbox.expected += 1
             waiter.set_result(response)
         elif response.stream is not None:
             self.close()  # cancelled in this very turn: nobody will read it

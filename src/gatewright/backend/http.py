@@ -33,6 +33,7 @@ from gatewright.protocol.methods import ASKS, CANCELLED
 if TYPE_CHECKING:
     from gatewright.backend.response import HttpResponse, HttpStream
     from gatewright.backend.settings import BackendSettings
+    from gatewright.outbox import Outbox
 
 CLOSE_S: Final = 2.0
 """How long the courtesy of a DELETE, or of telling about a cancel, may take."""
@@ -59,16 +60,18 @@ class HttpConnector:
 
     is_shared_wire = False
 
-    def __init__(self, name: str, settings: BackendSettings, tasks: asyncio.TaskGroup) -> None:
+    def __init__(
+        self, name: str, settings: BackendSettings, tasks: asyncio.TaskGroup, outbox: Outbox | None = None
+    ) -> None:
         address = Address(settings)
         self.name: Final = name
         self.start: Final = Background(tasks)
         self.repeats: Final = Repeats()
         self.max_event_bytes: Final = settings.max_response_bytes
-        self.channel: Final = HttpChannel(name, address.origin, settings)
-        self._streams = HttpChannel(name, address.origin, settings)
+        self.channel: Final = HttpChannel(name, address.origin, settings, outbox)
+        self._streams = HttpChannel(name, address.origin, settings, outbox)
         asides = min(settings.max_connections, MAX_ASIDES)
-        self._asides = HttpChannel(name, address.origin, settings, max_connections=asides)
+        self._asides = HttpChannel(name, address.origin, settings, outbox, max_connections=asides)
         post = address.head("POST", "content-type: application/json\r\naccept: application/json, text/event-stream\r\n")
         self.post_format: Final = post.replace(b"%", b"%%") + b"%b%bcontent-length: %d\r\n\r\n%b"
         """A whole POST, to be filled with a link's lines, a request's lines, the body's length and the body."""

@@ -29,6 +29,7 @@ from gatewright.backend.settings import BackendSettings
 from gatewright.background import Background
 from gatewright.call import Failure, Result
 from gatewright.errors import BackendError, BackendGarbage, BackendUnavailable, ProtocolError
+from gatewright.outbox import Outbox
 from gatewright.protocol import http_sse, jsonrpc, sse
 
 MAX_WAITING: Final = 64
@@ -69,7 +70,13 @@ class SseConnector(Connector):
     """Opens streams to one backend. Used from one event loop; `tasks` outlives every link."""
 
     def __init__(
-        self, name: str, settings: BackendSettings, tasks: asyncio.TaskGroup, *, bounds: Bounds | None = None
+        self,
+        name: str,
+        settings: BackendSettings,
+        tasks: asyncio.TaskGroup,
+        outbox: Outbox | None = None,
+        *,
+        bounds: Bounds | None = None,
     ) -> None:
         if settings.url is None:
             raise ValueError(f"backend {name} has no url")
@@ -80,8 +87,8 @@ class SseConnector(Connector):
         self._tasks = tasks
         self._bounds = bounds
         self._address = Address(settings)
-        self.posts: Final = HttpChannel(name, self._address.origin, settings)
-        self._streams = HttpChannel(name, self._address.origin, settings)
+        self.posts: Final = HttpChannel(name, self._address.origin, settings, outbox)
+        self._streams = HttpChannel(name, self._address.origin, settings, outbox)
         self._get = self._address.head("GET", "accept: text/event-stream\r\ncache-control: no-cache\r\n") + b"\r\n"
         self._wires: set[SseWire] = set()
         self._opening = 0

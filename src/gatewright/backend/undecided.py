@@ -22,6 +22,7 @@ from gatewright.errors import BackendError
 
 if TYPE_CHECKING:
     from gatewright.backend.settings import BackendSettings
+    from gatewright.outbox import Outbox
 
 FALLS_BACK: Final = frozenset({400, 404, 405})
 """What servers of the old transport answer to a POST where they have a stream."""
@@ -33,10 +34,12 @@ log = structlog.get_logger("gatewright.backend")
 class UndecidedConnector(Connector):
     """Opens links of either transport to one endpoint."""
 
-    def __init__(self, name: str, settings: BackendSettings, tasks: asyncio.TaskGroup) -> None:
+    def __init__(
+        self, name: str, settings: BackendSettings, tasks: asyncio.TaskGroup, outbox: Outbox | None = None
+    ) -> None:
         self._name = name
-        self.http: Final = HttpConnector(name, settings, tasks)
-        self._sse = SseConnector(name, settings, tasks)
+        self.http: Final = HttpConnector(name, settings, tasks, outbox)
+        self._sse = SseConnector(name, settings, tasks, outbox)
         self._is_old = False
 
     @property

@@ -26,11 +26,13 @@ from typing_extensions import override
 
 from gatewright.background import Background
 from gatewright.inbound.crowd import DEFAULT_CONNECTIONS, TOO_MANY, Crowd, Places, Serve
+from gatewright.inbound.deadlines import Deadlines
 from gatewright.inbound.framing import HttpRequest, Peer, Refusal, RequestReader, may_hold_many
 from gatewright.inbound.responder import Responder, error_body, refusal_bytes
 from gatewright.inbound.settings import Limits
+from gatewright.outbox import Outbox
 
-__all__ = ["Deadlines", "HttpProtocol", "HttpRequest", "Responder", "Serve", "protocol_factory"]
+__all__ = ["HttpProtocol", "HttpRequest", "Responder", "Serve", "protocol_factory"]
 
 _log: Final = structlog.get_logger("gatewright.inbound.http")
 
@@ -51,45 +53,13 @@ _Job: TypeAlias = tuple[HttpRequest, Responder]
 _Pending: TypeAlias = tuple[HttpRequest, bool, bool]
 
 
-class Deadlines:
-    """One repeating timer that visits every connection. Its clock is what the connections measure with."""
-
-    def __init__(self, limits: Limits) -> None:
-        waits = (limits.header_timeout_s, limits.body_timeout_s, limits.keep_alive_s, limits.write_stall_s)
-        self.period_s = min(1.0, min(waits) / 4)
-        self.now_s = 0.0
-        """Loop time of the last sweep; at most one period old."""
-        self.watched: set[HttpProtocol] = set()
-        self._timer: asyncio.TimerHandle | None = None
-
-    def watch(self, connection: HttpProtocol, loop: asyncio.AbstractEventLoop) -> None:
-        """Visit this connection until `forget`."""
-        self.watched.add(connection)
-        if self._timer is None:
-            self.now_s = loop.time()
-            self._timer = loop.call_later(self.period_s, self._sweep, loop)
-
-    def forget(self, connection: HttpProtocol) -> None:
-        """The connection is closed. The timer rests while there is none."""
-        self.watched.discard(connection)
-        if not self.watched and self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.now_s = now_s = loop.time()
-        self._timer = loop.call_later(self.period_s, self._sweep, loop)
-        for connection in tuple(self.watched):
-            connection.sweep(now_s)
-
-
 class HttpProtocol(asyncio.Protocol):
     """One client connection."""
 
     __slots__ = ("_connections", "_current", "_deadlines", "_held", "_held_bytes", "_idle", "_limits",
                  "_loop", "_reader", "_refusal", "_serve", "_since_s", "_stage", "_stall", "_state", "_tasks",
                  "_transport", "_unread", "_waiting", "_writable", "crowd", "is_draining", "is_ending", "is_paused",
-                 "write", "writelines")  # fmt: skip
+                 "outbox", "write")  # fmt: skip
 
     def __init__(
         self,
@@ -101,6 +71,7 @@ class HttpProtocol(asyncio.Protocol):
         deadlines: Deadlines,
         crowd: Crowd,
         loop: asyncio.AbstractEventLoop,
+        outbox: Outbox,
     ) -> None:
         self._serve = serve
         self._limits = limits
@@ -111,9 +82,9 @@ class HttpProtocol(asyncio.Protocol):
         self._loop = loop
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)
         self._reader: RequestReader = cast(RequestReader, None)
-        # Sending now, the second without copying: the transport's own methods, once there is one.
+        self.outbox = outbox
+        # The transport's own, once there is one: what is sent by it is sent now, past what waits in the outbox.
         self.write: Callable[[bytes], None] = cast(Callable[[bytes], None], None)
-        self.writelines: Callable[[Iterable[bytes]], None] = cast(Callable[[Iterable[bytes]], None], None)
         self._state = _OPEN
         self._stage = -1  # the reader's when last looked at; -1: nothing received yet
         self._since_s = 0.0  # when the current wait began
@@ -137,7 +108,6 @@ class HttpProtocol(asyncio.Protocol):
         transport = cast(asyncio.Transport, transport)
         self._transport = transport
         self.write = transport.write
-        self.writelines = transport.writelines
         deadlines = self._deadlines
         deadlines.watch(self, self._loop)
         self._since_s = deadlines.now_s
@@ -176,12 +146,14 @@ class HttpProtocol(asyncio.Protocol):
 
     @override
     def eof_received(self) -> bool:
+        self.outbox.flush()  # what was answered before
         self._leave()
         return False  # the transport flushes what is buffered and closes
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
         self._state = _CLOSING
+        self.outbox.drop(self.write)
         self._connections.discard(self)
         self.crowd.leave(self)
         self._deadlines.forget(self)
@@ -283,7 +255,13 @@ class HttpProtocol(asyncio.Protocol):
         if self._held:
             held, self._held = self._held, []
             self._held_bytes = 0
+            self.outbox.flush()
             self.write(held[0] if len(held) == 1 else b"".join(held))
+
+    def writelines(self, parts: Iterable[bytes], /) -> None:
+        """Send the parts now, without copying them into one."""
+        self.outbox.flush()
+        self._transport.writelines(parts)
 
     async def writable(self) -> None:
         """Return when the transport takes bytes again, or the client left."""
@@ -316,6 +294,7 @@ class HttpProtocol(asyncio.Protocol):
         # pyright takes a function in a slot for a method.
         responder = Responder(self, is_last, is_old, request.method == "HEAD")  # pyright: ignore[reportArgumentType]
         self._current = responder
+        self.outbox.expected += 1
         idle, self._idle = self._idle, None
         if idle is not None and not idle.done():
             idle.set_result((request, responder))
@@ -430,6 +409,7 @@ class HttpProtocol(asyncio.Protocol):
         """Tell a waiting client to send its body, when it is its turn."""
         if self._current is None and not self._waiting:
             self._reader.awaits_continue = False
+            self.outbox.flush()
             self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def _refuse(self, refusal: Refusal) -> None:
@@ -440,6 +420,7 @@ class HttpProtocol(asyncio.Protocol):
             self._goodbye(refusal)
 
     def _goodbye(self, refusal: Refusal) -> None:
+        self.outbox.flush()
         self.write(refusal_bytes(refusal.status, refusal.message, refusal.headers))
         self._state = _LINGERING
         self._since_s = self._deadlines.now_s
@@ -449,6 +430,7 @@ class HttpProtocol(asyncio.Protocol):
 
     def _close(self) -> None:
         """Close once what is buffered is sent."""
+        self.outbox.flush()
         self._state = _CLOSING
         self._stall = (self._deadlines.now_s, self._transport.get_write_buffer_size())
         self._transport.close()
@@ -473,9 +455,10 @@ class ServerState(Protocol):
 
 
 def protocol_factory(
-    serve: Serve, limits: Limits, tasks: asyncio.TaskGroup, crowd: Crowd | None = None
+    serve: Serve, limits: Limits, tasks: asyncio.TaskGroup, crowd: Crowd | None = None, outbox: Outbox | None = None
 ) -> Callable[..., HttpProtocol]:
-    """What uvicorn calls for each connection: `Config(http=protocol_factory(...))`. One sweep serves them all."""
+    """What uvicorn calls for each connection: `Config(http=protocol_factory(...))`. One sweep serves them all, and one
+    outbox: that of the loop's other connections, if it is given."""
     deadlines = Deadlines(limits)
     crowd = crowd or Crowd(Places(limits.max_connections or DEFAULT_CONNECTIONS, 256))
 
@@ -486,6 +469,9 @@ def protocol_factory(
         app_state: object,
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> HttpProtocol:
+        nonlocal outbox
+        loop = _loop or asyncio.get_running_loop()
+        outbox = outbox or Outbox(loop.call_soon)
         return HttpProtocol(
             serve=serve,
             limits=limits,
@@ -493,7 +479,8 @@ def protocol_factory(
             connections=server_state.connections,
             deadlines=deadlines,
             crowd=crowd,
-            loop=_loop or asyncio.get_running_loop(),
+            loop=loop,
+            outbox=outbox,
         )
 
     return create

@@ -8,7 +8,7 @@ from typing import final
 import structlog
 from msgspec import UNSET
 
-from gatewright.call import Call, Client, Handler, Params
+from gatewright.call import Call, Handler
 from gatewright.errors import GatewayError, InvalidParams, InvalidRequest, MethodNotFound
 from gatewright.inbound.http import HttpRequest
 from gatewright.inbound.known_heads import Judged
@@ -16,7 +16,8 @@ from gatewright.inbound.reply import Keepalive, ModernReply
 from gatewright.inbound.responder import DONE, Responder, running_task
 from gatewright.protocol import addressing, jsonrpc, modern, refusals
 from gatewright.protocol.chain import Chain
-from gatewright.protocol.methods import METHODS, Method
+from gatewright.protocol.methods import METHODS
+from gatewright.protocol.modern import Admitted, Agreed
 
 log = structlog.get_logger("gatewright.inbound")
 
@@ -38,20 +39,24 @@ class ModernSide:
             self._accept(message, responder)
             return DONE
         method = message.method
-        try:
-            row, name, client, meta = admitted(message, method, request.headers, self._chain, judged.agreed)
-        except GatewayError as error:
-            failure = refusals.failure(error)
-            responder.respond(refusals.status(error, "modern"), jsonrpc.error(message.id, failure))
-            return DONE
+        params = jsonrpc.NO_PARAMS if message.params is UNSET else message.params
+        found = judged.agreed.again(method, params)
+        if found is None:
+            try:
+                found = admitted(message, method, request.headers, self._chain, judged.agreed)
+            except GatewayError as error:
+                failure = refusals.failure(error)
+                responder.respond(refusals.status(error, "modern"), jsonrpc.error(message.id, failure))
+                return DONE
+        row, client, meta = found.row, found.client, found.meta
         log_level = meta.get(modern.LOG_LEVEL_KEY)
         reply = ModernReply(responder, message.id, row, client.revision, log_level, self._keepalive)
         call = Call(
             method=method,
             row=row,
-            params=jsonrpc.NO_PARAMS if message.params is UNSET else message.params,
+            params=params,
             meta=meta,
-            name=name,
+            name=found.name,
             client=client,
             reply=reply,
             task=responder.task or running_task(responder),
@@ -74,13 +79,10 @@ def admitted(
     method: str,
     headers: Mapping[bytes, bytes] | None,
     chain: Chain,
-    agreed: modern.Agreed | None = None,
-) -> tuple[Method | None, str | None, Client, Params]:
-    """Whether a request may be served: its row in the table, what it addresses, who sent it, its `_meta`.
-
-    `headers` are None on a transport that has none; `agreed` is what they are known to agree with. Raises ClientError,
-    ChainRefused.
-    """
+    agreed: Agreed | None = None,
+) -> Admitted:
+    """The request, if it may be served. `headers` are None on a transport that has none; `agreed` is what they are
+    known to agree with. Raises ClientError, ChainRefused."""
     params = jsonrpc.NO_PARAMS if message.params is UNSET else message.params
     row = METHODS.get(method)
     name, unnamed = None, None
@@ -94,4 +96,7 @@ def admitted(
         raise MethodNotFound(f"Method not found: {method}")
     if unnamed is not None:
         raise unnamed
-    return row, name, client, meta
+    found = Admitted(row, name, client, meta)
+    if agreed is not None:
+        agreed.keep(found, params)
+    return found

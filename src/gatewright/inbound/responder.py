@@ -16,6 +16,8 @@ from typing import Any, Final, Protocol, cast
 
 import msgspec
 
+from gatewright.outbox import Outbox
+
 _STATUS_LINES: Final = {
     status.value: b"HTTP/1.1 %d %b\r\n" % (status.value, status.phrase.encode()) for status in HTTPStatus
 }
@@ -46,12 +48,14 @@ class Connection(Protocol):
     def crowd(self) -> Crowd:
         """All connections of its listener."""
 
+    outbox: Outbox
+    """What the connections of its loop send in this turn."""
     is_draining: bool
     is_ending: bool
     is_paused: bool
 
     def write(self, data: bytes, /) -> None:
-        """Send bytes now."""
+        """Send bytes now, past what waits in the outbox."""
 
     def write_soon(self, data: bytes, /) -> None:
         """Send bytes at the end of this turn of the loop, together with what else is sent in it."""
@@ -160,15 +164,17 @@ class Responder(msgspec.Struct, eq=False):
             headers += _CLOSE
         size = len(body)
         if status == 200 and 0 < size < _COPY_BELOW_BYTES and content_type == b"application/json" and not self.is_bare:
-            connection.write(b"%b%d\r\n%b\r\n%b" % (_JSON_OK, size, headers, body))
+            whole = b"%b%d\r\n%b\r\n%b" % (_JSON_OK, size, headers, body)
+            connection.outbox.post(connection.write, whole)
         else:
             if status == 503:
                 headers += connection.crowd.retry_after()
             head = _head(status, size, content_type, headers)
             if size and not self.is_bare:
+                connection.outbox.pass_by()
                 connection.writelines((head, body))
             else:
-                connection.write(head)
+                connection.outbox.post(connection.write, head)
         connection.finish(self)
 
     def start_stream(self, *, headers: bytes = b"") -> None:
@@ -181,6 +187,7 @@ class Responder(msgspec.Struct, eq=False):
         connection = self._connection
         if connection.is_draining or self.is_old:
             self.is_last = True
+        connection.outbox.pass_by()
         coding = b"" if self.is_old else _CHUNKED
         close = _CLOSE if self.is_last else b""
         connection.write_soon(b"".join((_STATUS_LINES[200], _STREAM, coding, close, headers, b"\r\n")))

@@ -273,7 +273,8 @@ class StdioFront:
 
     async def _modern(self, message: jsonrpc.Message, request_id: jsonrpc.Id, method: str, running: _Running) -> None:
         """A request that stands alone. Raises ClientError, ChainRefused."""
-        row, name, client, meta = admitted(message, method, None, self._dialogue.chain)
+        found = admitted(message, method, None, self._dialogue.chain)
+        row, client, meta = found.row, found.client, found.meta
         reply = ModernLineReply(self._wire, request_id, row, client.revision, meta.get(modern.LOG_LEVEL_KEY))
         running.reply = reply
         if self._stopping.is_set():
@@ -285,7 +286,7 @@ class StdioFront:
             row=row,
             params=jsonrpc.NO_PARAMS if message.params is UNSET else message.params,
             meta=meta,
-            name=name,
+            name=found.name,
             client=client,
             reply=reply,
             task=task,

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Awaitable, Sequence
 
-from gatewright.call import Handler, Policy
+from gatewright.call import Call, Handler, Outcome, Policy
 
 
 def compose(policies: Sequence[Policy], last: Handler) -> Handler:
@@ -17,5 +16,11 @@ def compose(policies: Sequence[Policy], last: Handler) -> Handler:
 
 
 def _around(policy: Policy, proceed: Handler) -> Handler:
-    # A partial of the bound method: no frame and no look-up between one policy and the next.
-    return partial(policy.__call__, proceed=proceed)
+    # A function of Python's own: it and the policy run in the interpreter's loop that runs already. A `partial` enters
+    # a new one, and makes a tuple and a dictionary of what it passes on.
+    decide = policy.__call__
+
+    def handler(call: Call) -> Awaitable[Outcome]:
+        return decide(call, proceed)
+
+    return handler

@@ -33,7 +33,7 @@ class _Ref(msgspec.Struct, gc=False):
 
 _decode_text: Final = msgspec.json.Decoder(str).decode
 _decode_ref: Final = msgspec.json.Decoder(_Ref).decode
-_KNOWN: Final = frozenset(
+MEMBERS: Final = frozenset(
     {
         "_meta",
         "argument",
@@ -49,7 +49,7 @@ _KNOWN: Final = frozenset(
     }
 )
 """The members of addressed requests' parameters, in every revision."""
-_FOLDED: Final = frozenset(name.casefold() for name in _KNOWN)
+_FOLDED: Final = frozenset(name.casefold() for name in MEMBERS)
 
 
 def name_of(method: Method, params: Params) -> str | None:
@@ -57,7 +57,7 @@ def name_of(method: Method, params: Params) -> str | None:
     field = method.name_field
     if field is None:
         return None
-    if not _KNOWN.issuperset(params):
+    if not MEMBERS.issuperset(params):
         _refuse_lookalikes(params)
     value = params.get(field)
     if value is None:
@@ -105,7 +105,7 @@ def _ref(params: Params) -> _Ref:
 
 def _refuse_lookalikes(params: Params) -> None:
     for member in params:
-        if member not in _KNOWN and member.casefold() in _FOLDED:
+        if member not in MEMBERS and member.casefold() in _FOLDED:
             raise InvalidParams(f"params.{member[:40]} differs from a known member in case alone")
 
 

@@ -23,10 +23,10 @@ from gatewright.errors import (
     ProtocolError,
     UnsupportedVersion,
 )
+from gatewright.protocol import addressing, jsonrpc
 from gatewright.protocol import headers as header_codec
-from gatewright.protocol import jsonrpc
 from gatewright.protocol.chain import CHAIN_KEY, Chain
-from gatewright.protocol.methods import METHODS
+from gatewright.protocol.methods import METHODS, Method
 from gatewright.protocol.revisions import MODERN
 
 VERSION_KEY: Final = "io.modelcontextprotocol/protocolVersion"
@@ -42,6 +42,9 @@ RESERVED: Final = frozenset({VERSION_KEY, INFO_KEY, CAPABILITIES_KEY, LOG_LEVEL_
 """The `_meta` members that only the modern era knows: never sent to a handshake backend."""
 
 LOG_LEVELS: Final = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
+
+MAX_REMEMBERED_BYTES: Final = 2_048
+"""A longer `_meta` is read each time: what is remembered stays below 2 MiB."""
 
 _VERSION_HEADERS: Final = frozenset(name.encode() for name in MODERN)
 _decode_text: Final = msgspec.json.Decoder(str).decode
@@ -70,12 +73,50 @@ def is_claimed(message: jsonrpc.Message, version_header: bytes | None) -> bool:
 
 
 @final
+class Admitted(msgspec.Struct, frozen=True, gc=False):
+    """A request that may be served."""
+
+    row: Method | None
+    """Its method's row in the table."""
+    name: str | None
+    """What it addresses."""
+    client: Client
+    """Who sent it, as it says."""
+    meta: Params
+    """The members of its `_meta`. May be shared with other requests: never changed."""
+
+
+@final
 class Agreed(msgspec.Struct, gc=False):
     """What the headers of a request agree with: the same headers beside the same body need no second look."""
 
     version: str = ""
     method: str = ""
     name: str | None = None
+    admitted: Admitted | None = None
+    """The last request that was admitted with them, and how what it is judged by was written there."""
+    name_field: str = ""
+    name_text: Raw | None = None
+    meta_text: Raw = jsonrpc.EMPTY
+
+    def again(self, method: str, params: Params) -> Admitted | None:
+        """A request with the same headers that says the same as the last one, as far as it is judged by that."""
+        is_same = (
+            method == self.method
+            and params.get("_meta") == self.meta_text
+            and params.get(self.name_field) == self.name_text
+            and addressing.MEMBERS.issuperset(params)
+        )
+        return self.admitted if is_same else None
+
+    def keep(self, admitted: Admitted, params: Params) -> None:
+        """Remember a request that was admitted, if it is as short as most."""
+        row, meta = admitted.row, bytes(params["_meta"])
+        field = "" if row is None or row.name_field is None else row.name_field
+        name = bytes(params[field]) if field else b""
+        self.admitted = admitted if len(meta) + len(name) <= MAX_REMEMBERED_BYTES else None
+        if self.admitted is not None:  # copies: a `Raw` that was read keeps all of its message
+            self.name_field, self.name_text, self.meta_text = field, Raw(name) if field else None, Raw(meta)
 
 
 def admit(
@@ -162,8 +203,6 @@ def _chained(meta: Params, chain: Chain) -> tuple[Callable[[], GatewayError] | N
         return partial(type(error), error.message, data=error.data), ""
 
 
-MAX_REMEMBERED_BYTES: Final = 2_048
-"""A longer `_meta` is read each time: what is remembered stays below 2 MiB."""
 _remembered: Final = lru_cache(maxsize=1_024)(_said)
 """A client sends the same `_meta` with every call, but for progress tokens and trace context: reading it is then one
 look-up (0.3 us for 2 us). What it answers is shared between calls and never changed."""
