@@ -73,6 +73,24 @@ def test_nothing_waits_for_what_does_not_come() -> None:
     assert loop.sent[2:] == [(3, b"a")]
 
 
+def test_what_is_read_meanwhile_is_still_expected() -> None:
+    """The next turn's reads come before its first callback: only what was expected in vain is taken back."""
+    loop = Loop()
+    loop.outbox.expected += 3
+    loop.outbox.post(loop.connection(1), b"a")
+    loop.outbox.expected += 2
+    loop.turn()
+    assert loop.sent == [(1, b"a")]
+    assert loop.outbox.expected == 2
+    loop.outbox.post(loop.connection(2), b"a")
+    assert len(loop.sent) == 1
+    loop.outbox.post(loop.connection(3), b"a")
+    assert len(loop.sent) == 3
+    assert loop.outbox.expected == 0
+    loop.turn()
+    assert loop.outbox.expected == 0
+
+
 def test_what_goes_another_way_is_not_waited_for() -> None:
     """The last of what was expected may begin a stream instead."""
     loop = Loop()

@@ -224,7 +224,7 @@ class Gateway:
         endpoint.origins = Origins(config.listen.allowed_origins, port)
         crowd = Crowd(_room(config), retry_after_s=config.limits.retry_after_s, idle_s=config.drain_idle_s)
         server = self._server = Listener(
-            protocol_factory(endpoint.serve, config.limits, tasks, crowd, built.outbox),
+            protocol_factory(endpoint.serve, config.limits, tasks, built.outbox, crowd),
             crowd,
             delay_s=config.drain_delay_s,
             drain_s=config.drain_s,

@@ -1,4 +1,4 @@
-"""What is sent in one turn of the event loop, sent together at its end.
+"""What is sent in one turn of the event loop, sent together.
 
 A turn reads from every socket that has something, then runs what that woke. To write each message as soon as it is
 ready would mean to change between Python and the kernel's network code with every one, each driving the other out of
@@ -7,9 +7,9 @@ in the same turn, and no longer: the last one sends all, and a busy turn sends m
 sent at once. Measured under full load: a quarter less CPU per call (docs/performance.md).
 
 Contract: messages of one connection leave in their order, as long as whoever writes past the outbox flushes it first.
-Nothing waits beyond the next turn. What is expected is a guess that only decides when to send: whoever wakes a task
-that will most likely send something adds one to `expected`, each message takes one off, and a wrong guess delays what
-waits to the next turn at most. Used from one event loop, never locked.
+What is expected is a guess that only decides when to send: whoever wakes a task that will most likely send something
+adds one to `expected`, and each message takes one off. Where it was wrong, what waits is sent at the beginning of the
+next turn, before what that one has read is looked at. Used from one event loop, never locked.
 """
 
 from __future__ import annotations
@@ -32,37 +32,40 @@ log = structlog.get_logger("gatewright")
 class Outbox:
     """The messages of one loop's turn."""
 
-    __slots__ = ("_call_soon", "_is_scheduled", "_waiting", "expected")
+    __slots__ = ("_call_soon", "_in_vain", "_is_scheduled", "_waiting", "expected")
 
     def __init__(self, call_soon: Callable[[Callable[[], None]], object]) -> None:
         """`call_soon`: the loop's."""
         self._call_soon = call_soon
         self._waiting: list[tuple[Write, bytes]] = []
         self._is_scheduled = False
+        self._in_vain = 0
+        """What was still expected after the last message: if that stays the last one of its turn, for nothing."""
         self.expected = 0
         """How many messages are still to come in this turn."""
 
     def post(self, write: Write, data: bytes) -> None:
         """Send a message in this turn: now, if it is the last one that is expected."""
         waiting = self._waiting
-        expected = self.expected = self.expected - 1
-        if expected <= 0:
-            self.expected = 0
-            if not waiting:
-                write(data)
-                return
+        expected = self.expected - 1
+        if expected < 0:
+            expected = 0
+        self.expected = expected
+        if not expected and not waiting:
+            write(data)
+            return
         waiting.append((write, data))
-        if expected <= 0 or len(waiting) >= MOST or len(data) >= LARGE_BYTES:
+        self._in_vain = expected
+        if not expected or len(waiting) >= MOST or len(data) >= LARGE_BYTES:
             self.flush()
         elif not self._is_scheduled:
             self._is_scheduled = True
-            self._call_soon(self._end)
+            self._call_soon(self._late)
 
     def pass_by(self) -> None:
-        """A message that was expected is sent by other ways, in parts: what waits need not wait for it."""
-        self.expected -= 1
-        if self.expected <= 0:
-            self.expected = 0
+        """A message that was expected does not come, or is sent in parts: what waits need not wait for it."""
+        self.expected = self._in_vain = max(0, self.expected - 1)
+        if not self.expected:
             self.flush()
 
     def flush(self) -> None:
@@ -81,9 +84,9 @@ class Outbox:
         if self._waiting:
             self._waiting = [message for message in self._waiting if message[0] is not write]
 
-    def _end(self) -> None:
-        """The turn is over, whatever was expected in it."""
+    def _late(self) -> None:
+        """The turn is over: what was expected in it and did not come is expected no more."""
         self._is_scheduled = False
-        if self._waiting:
-            self.expected = 0
-            self.flush()
+        self.expected = max(0, self.expected - self._in_vain)
+        self._in_vain = 0
+        self.flush()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,6 +12,7 @@ from gatewright.backend.channel import HttpChannel
 from gatewright.backend.origin import Origin
 from gatewright.backend.settings import BackendSettings
 from gatewright.errors import BackendError
+from gatewright.outbox import Outbox
 
 
 def request(body: bytes = b"", method: str = "POST") -> bytes:
@@ -18,10 +20,16 @@ def request(body: bytes = b"", method: str = "POST") -> bytes:
     return b"%b /mcp HTTP/1.1\r\nhost: t\r\ncontent-length: %d\r\n\r\n%b" % (method.encode(), len(body), body)
 
 
+def channel_to(server: RawServer, **changes: Any) -> HttpChannel:
+    """A channel to that server."""
+    outbox = Outbox(asyncio.get_running_loop().call_soon)
+    return HttpChannel("b", Origin("127.0.0.1", server.port), BackendSettings(url=server.url, **changes), outbox)
+
+
 @asynccontextmanager
 async def pooled(server: RawServer, **changes: Any) -> AsyncIterator[HttpChannel]:
     """A channel to that server, closed at the end; nothing of it is left then."""
-    channel = HttpChannel("b", Origin("127.0.0.1", server.port), BackendSettings(url=server.url, **changes))
+    channel = channel_to(server, **changes)
     try:
         yield channel
     finally:

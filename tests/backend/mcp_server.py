@@ -17,6 +17,7 @@ from gatewright.backend.http import HttpConnector
 from gatewright.backend.settings import BackendSettings
 from gatewright.background import Background
 from gatewright.call import Call, Client, Failure, Json, Outcome, Reply, Result
+from gatewright.outbox import Outbox
 from gatewright.protocol import jsonrpc
 from gatewright.protocol.chain import CHAIN_KEY
 from gatewright.protocol.methods import LISTEN_FIELDS, METHODS
@@ -293,7 +294,7 @@ class World:
         if connector is None:
             changes["url"] = self.server.url
         settings = BackendSettings(**changes)
-        wire = connector or HttpConnector("b", settings, self.tasks)
+        wire = connector or HttpConnector("b", settings, self.tasks, Outbox(asyncio.get_running_loop().call_soon))
         sealer = Sealer([b"k" * 32])
         return McpBackend(
             "b", settings, wire, self.outlets, self.background, self.told, sealer, chain=chain, probe_s=probe_s

@@ -20,6 +20,7 @@ from gatewright.backend.sinks import SessionSink
 from gatewright.background import Background
 from gatewright.call import Caller, Client
 from gatewright.errors import BackendUnavailable
+from gatewright.outbox import Outbox
 from gatewright.protocol.handshake import OFFERED, InitializeResult
 from gatewright.stores.base import Record
 from gatewright.stores.memory import MemoryStore, Shelf
@@ -99,7 +100,9 @@ async def houses(*names: str, is_pipe: bool = False) -> AsyncIterator[list[House
     shelf = Shelf(dead_s=0.2)
     async with asyncio.TaskGroup() as tasks:
         background = Background(tasks)
-        connector = HttpConnector("box", BackendSettings(url="http://127.0.0.1:1/mcp"), tasks)
+        connector = HttpConnector(
+            "box", BackendSettings(url="http://127.0.0.1:1/mcp"), tasks, Outbox(asyncio.get_running_loop().call_soon)
+        )
         them = [House(shelf, name, connector, is_pipe) for name in names]
         await them[0].store.create("ref", Record("r", b"{}", b"{}", 0.0))
         running = []

@@ -18,6 +18,7 @@ from gatewright.backend.http import HttpConnector
 from gatewright.backend.settings import BackendSettings
 from gatewright.call import Failure, Result
 from gatewright.errors import BackendError, BackendGarbage
+from gatewright.outbox import Outbox
 from gatewright.protocol import jsonrpc
 from gatewright.secret import Secret
 
@@ -52,7 +53,9 @@ class Agreeing:
 async def connected(server: RawServer, **changes: Any) -> AsyncIterator[HttpConnector]:
     """A connector whose work has ended at the end."""
     async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
-        connector = HttpConnector("b", BackendSettings(url=server.url, **changes), tasks)
+        connector = HttpConnector(
+            "b", BackendSettings(url=server.url, **changes), tasks, Outbox(asyncio.get_running_loop().call_soon)
+        )
         try:
             yield connector
         finally:

@@ -19,6 +19,7 @@ from gatewright.backend.channel import HttpChannel
 from gatewright.backend.origin import Origin
 from gatewright.backend.settings import BackendSettings
 from gatewright.errors import BackendUnavailable
+from gatewright.outbox import Outbox
 
 pytestmark = pytest.mark.anyio
 ASK = b"POST /mcp HTTP/1.1\r\nhost: t\r\ncontent-length: 0\r\n\r\n"
@@ -90,7 +91,7 @@ async def polite(peer: Peer) -> None:
 async def asked(url: str, **changes: object) -> bytes:
     """The answer of a backend with these settings."""
     settings = BackendSettings(url=url, **changes)  # type: ignore[arg-type]
-    channel = HttpChannel("b", Address(settings).origin, settings)
+    channel = HttpChannel("b", Address(settings).origin, settings, Outbox(asyncio.get_running_loop().call_soon))
     try:
         return (await soon(channel.send(ASK))).body
     finally:

@@ -6,11 +6,9 @@ import asyncio
 
 import pytest
 
+from backend.channels import channel_to
 from backend.raw_server import Peer, chunk, response, serving, soon, stream_head, until
-from gatewright.backend.channel import HttpChannel
-from gatewright.backend.origin import Origin
 from gatewright.backend.response import PAUSE_BYTES, HttpResponse, HttpStream, idle_timeout_s, is_event_stream
-from gatewright.backend.settings import BackendSettings
 from gatewright.errors import BackendGarbage
 
 pytestmark = pytest.mark.anyio
@@ -163,7 +161,7 @@ async def test_a_slow_reader_stops_its_own_socket() -> None:
         await peer.hear()
 
     async with serving(talk) as server:
-        channel = HttpChannel("b", Origin("127.0.0.1", server.port), BackendSettings(url=server.url))
+        channel = channel_to(server)
         got = await soon(channel.send(ASK))
         assert got.is_stream
         before = -1
@@ -194,7 +192,7 @@ async def test_a_finished_stream_that_ends_frees_its_connection() -> None:
 
     go = asyncio.Event()
     async with serving(talk) as server:
-        channel = HttpChannel("b", Origin("127.0.0.1", server.port), BackendSettings(url=server.url))
+        channel = channel_to(server)
         got = await soon(channel.send(ASK))
         await soon(got.read())
         got.finish()
@@ -218,7 +216,7 @@ async def test_a_finished_stream_that_goes_on_loses_its_connection() -> None:
             await asyncio.sleep(0)
 
     async with serving(talk) as server:
-        channel = HttpChannel("b", Origin("127.0.0.1", server.port), BackendSettings(url=server.url))
+        channel = channel_to(server)
         got = await soon(channel.send(ASK))
         await soon(got.read())
         got.finish()
@@ -236,7 +234,7 @@ async def test_an_aborted_stream_closes_its_connection_at_once() -> None:
         await peer.until_closed()
 
     async with serving(talk) as server:
-        channel = HttpChannel("b", Origin("127.0.0.1", server.port), BackendSettings(url=server.url))
+        channel = channel_to(server)
         got = await soon(channel.send(ASK))
         got.abort()
         await soon(server.peers[0].closed.wait())
@@ -252,7 +250,7 @@ async def test_a_stream_that_breaks_off_is_an_error_after_its_last_piece() -> No
         peer.say(stream_head(), chunk(b"data: 1\n\n"))
 
     async with serving(talk) as server:
-        channel = HttpChannel("b", Origin("127.0.0.1", server.port), BackendSettings(url=server.url))
+        channel = channel_to(server)
         got = await soon(channel.send(ASK))
         assert await soon(got.read()) == b"data: 1\n\n"
         with pytest.raises(BackendGarbage):

@@ -20,6 +20,7 @@ from gatewright.backend.settings import BackendSettings
 from gatewright.backend.sse import SseConnector
 from gatewright.call import Failure
 from gatewright.errors import BackendError, BackendGarbage, BackendUnavailable
+from gatewright.outbox import Outbox
 from gatewright.protocol import jsonrpc
 from gatewright.secret import Secret
 
@@ -98,7 +99,7 @@ async def old(
     server = server or OldServer()
     async with serving(server.talk) as raw, asyncio.timeout(20), asyncio.TaskGroup() as tasks:
         settings = BackendSettings(url=f"http://127.0.0.1:{raw.port}/sse?k=v", type="sse", **changes)
-        connector = SseConnector("old", settings, tasks)
+        connector = SseConnector("old", settings, tasks, Outbox(asyncio.get_running_loop().call_soon))
         try:
             yield connector, raw, server
         finally:
@@ -614,4 +615,4 @@ async def test_an_address_is_needed() -> None:
     """Without one it is a bug of whoever builds it."""
     async with asyncio.TaskGroup() as tasks:
         with pytest.raises(ValueError, match="has no url"):
-            SseConnector("old", BackendSettings(command="x"), tasks)
+            SseConnector("old", BackendSettings(command="x"), tasks, Outbox(asyncio.get_running_loop().call_soon))

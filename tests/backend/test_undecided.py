@@ -16,6 +16,7 @@ from gatewright.backend.settings import BackendSettings
 from gatewright.backend.undecided import UndecidedConnector
 from gatewright.call import Result
 from gatewright.errors import BackendError, BackendGarbage, BackendUnavailable
+from gatewright.outbox import Outbox
 from gatewright.protocol import jsonrpc
 
 pytestmark = pytest.mark.anyio
@@ -70,7 +71,7 @@ async def asking(server: Server) -> AsyncIterator[tuple[UndecidedConnector, RawS
     """A connector to it."""
     async with serving(server.talk) as raw, asyncio.timeout(20), asyncio.TaskGroup() as tasks:
         settings = BackendSettings(url=f"http://127.0.0.1:{raw.port}/sse", connect_timeout_s=0.3)
-        connector = UndecidedConnector("one", settings, tasks)
+        connector = UndecidedConnector("one", settings, tasks, Outbox(asyncio.get_running_loop().call_soon))
         try:
             yield connector, raw
         finally:

@@ -22,6 +22,7 @@ from gatewright.inbound.responder import Responder
 from gatewright.inbound.sessions import Sessions
 from gatewright.inbound.settings import Limits
 from gatewright.inbound.settings import Sessions as SessionSettings
+from gatewright.outbox import Outbox
 from gatewright.protocol import jsonrpc, modern
 from gatewright.protocol.chain import Chain
 from gatewright.protocol.sealed import Sealer
@@ -117,7 +118,7 @@ async def listening(
                 else:
                     await handshake_side.serve(message, responder, judged)
 
-        create = protocol_factory(serve, Limits(), tasks)
+        create = protocol_factory(serve, Limits(), tasks, Outbox(loop.call_soon))
         server = await loop.create_server(
             lambda: create(config=None, server_state=state, app_state={}, _loop=loop), "127.0.0.1", 0
         )

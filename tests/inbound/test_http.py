@@ -96,7 +96,7 @@ async def listening(
     loop = asyncio.get_running_loop()
     state = State()
     async with asyncio.TaskGroup() as tasks:
-        create = protocol_factory(serve, limits or Limits(), tasks, outbox=outbox)
+        create = protocol_factory(serve, limits or Limits(), tasks, outbox or Outbox(loop.call_soon))
         server = await loop.create_server(
             lambda: create(config=None, server_state=state, app_state={}, _loop=loop), "127.0.0.1", 0
         )
@@ -563,7 +563,7 @@ async def test_a_connection_is_reset_when_there_is_nobody_left_to_serve_it() -> 
     loop = asyncio.get_running_loop()
     state = State()
     async with asyncio.TaskGroup() as tasks:
-        create = protocol_factory(echo, Limits(), tasks)
+        create = protocol_factory(echo, Limits(), tasks, Outbox(loop.call_soon))
     server = await loop.create_server(
         lambda: create(config=None, server_state=state, app_state={}, _loop=loop), "127.0.0.1", 0
     )
@@ -733,7 +733,7 @@ async def uvicorn_serving(serve: Serve, limits: Limits | None = None) -> AsyncIt
         raise AssertionError("the ASGI application is never reached")
 
     async with asyncio.TaskGroup() as tasks:
-        factory: Any = protocol_factory(serve, limits or Limits(), tasks)
+        factory: Any = protocol_factory(serve, limits or Limits(), tasks, Outbox(asyncio.get_running_loop().call_soon))
         config = uvicorn.Config(nothing, http=factory, lifespan="off", log_config=None)
         server = uvicorn.Server(config)
         running = tasks.create_task(server._serve([sock]))  # `serve` would take over the test runner's signals

@@ -137,7 +137,7 @@ async def answering() -> AsyncIterator[tuple[HttpProtocol, Noted]]:
         is_answered.set()
 
     async with asyncio.TaskGroup() as tasks:
-        create = protocol_factory(serve, Limits(), tasks, outbox=outbox)
+        create = protocol_factory(serve, Limits(), tasks, outbox)
         connection = create(config=None, server_state=State(), app_state={}, _loop=loop)
         connection.connection_made(transport)
         connection.data_received(POST)

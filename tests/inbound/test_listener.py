@@ -17,6 +17,7 @@ from gatewright.inbound.http import protocol_factory
 from gatewright.inbound.listener import Listener
 from gatewright.inbound.responder import Responder
 from gatewright.inbound.settings import Limits
+from gatewright.outbox import Outbox
 from journeys.wire import BOUND_S, Wire, soon
 
 pytestmark = pytest.mark.anyio
@@ -65,7 +66,7 @@ async def attended(
     sock.bind(("127.0.0.1", 0))
     crowd = Crowd(Places(6_000, 10), idle_s=idle_s)
     async with asyncio.TaskGroup() as tasks:
-        protocol = protocol_factory(serve, Limits(), tasks, crowd)
+        protocol = protocol_factory(serve, Limits(), tasks, Outbox(asyncio.get_running_loop().call_soon), crowd)
         listener = Listener(protocol, crowd, drain_s=drain_s, delay_s=delay_s, on_started=ready.set)
         desk = Desk(sock.getsockname()[1], listener)
 

@@ -19,11 +19,11 @@ from gatewright.backend.connection import HttpConnection, Lost
 from gatewright.backend.heads import KnownHead
 from gatewright.backend.response import HttpResponse, idle_timeout_s
 from gatewright.errors import BackendGarbage, BackendUnavailable
-from gatewright.outbox import Outbox
 
 if TYPE_CHECKING:
     from gatewright.backend.origin import Origin
     from gatewright.backend.settings import BackendSettings
+    from gatewright.outbox import Outbox
 
 CLOSE_S: Final = 1.0
 """How long closing waits for the loop to take note of aborted connections."""
@@ -32,7 +32,7 @@ SWEEPS: Final = 4
 HEEDED: Final = 0.8
 """Of the time that a backend says it keeps idle connections: 4 s of Node's 5. The rest is for the way there."""
 NOT_SENT: Final = "nothing was sent"
-"""The argument of a CancelledError that ended a request before a byte of it was written."""
+"""The argument of a CancelledError that ended a request before it had a connection."""
 
 
 @final
@@ -44,11 +44,11 @@ class HttpChannel:
         name: str,
         origin: Origin,
         settings: BackendSettings,
-        outbox: Outbox | None = None,
+        outbox: Outbox,
         *,
         max_connections: int | None = None,
     ) -> None:
-        """`outbox`: that of the loop's other connections, if there are any."""
+        """`outbox`: that of all connections of the loop."""
         self._name = name
         self._origin = origin
         self._connect_timeout_s = settings.connect_timeout_s
@@ -58,7 +58,7 @@ class HttpChannel:
         self.max_response_bytes: Final = settings.max_response_bytes
         self.known: Final = KnownHead()
         self.loop: Final = asyncio.get_running_loop()
-        self.outbox: Final = outbox or Outbox(self.loop.call_soon)
+        self.outbox: Final = outbox
         self._open: set[HttpConnection] = set()
         self._idle: list[HttpConnection] = []
         self._slots = 0
@@ -83,7 +83,7 @@ class HttpChannel:
         """Send one request (head and body) and await the response.
 
         Raises BackendUnavailable when it surely was not carried out, BackendGarbage when it may have been; a
-        CancelledError says NOT_SENT when nothing was written.
+        CancelledError says NOT_SENT when there was no connection for it yet.
         """
         connection = self.ready() or await self._acquired()
         try:

@@ -172,6 +172,7 @@ class HttpConnection(asyncio.Protocol):
         self.transport = None
         self.is_usable = False
         self._outbox.drop(self._write)
+        self._write = _unconnected  # it holds the transport, of TLS with buffers, and the parser refers back here
         if self._drain_timer is not None:
             self._drain_timer.cancel()
         has_begun = self._headers is not None or self._missing > 0

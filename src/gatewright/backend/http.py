@@ -60,9 +60,7 @@ class HttpConnector:
 
     is_shared_wire = False
 
-    def __init__(
-        self, name: str, settings: BackendSettings, tasks: asyncio.TaskGroup, outbox: Outbox | None = None
-    ) -> None:
+    def __init__(self, name: str, settings: BackendSettings, tasks: asyncio.TaskGroup, outbox: Outbox) -> None:
         address = Address(settings)
         self.name: Final = name
         self.start: Final = Background(tasks)

@@ -74,7 +74,7 @@ class SseConnector(Connector):
         name: str,
         settings: BackendSettings,
         tasks: asyncio.TaskGroup,
-        outbox: Outbox | None = None,
+        outbox: Outbox,
         *,
         bounds: Bounds | None = None,
     ) -> None:

@@ -34,9 +34,7 @@ log = structlog.get_logger("gatewright.backend")
 class UndecidedConnector(Connector):
     """Opens links of either transport to one endpoint."""
 
-    def __init__(
-        self, name: str, settings: BackendSettings, tasks: asyncio.TaskGroup, outbox: Outbox | None = None
-    ) -> None:
+    def __init__(self, name: str, settings: BackendSettings, tasks: asyncio.TaskGroup, outbox: Outbox) -> None:
         self._name = name
         self.http: Final = HttpConnector(name, settings, tasks, outbox)
         self._sse = SseConnector(name, settings, tasks, outbox)

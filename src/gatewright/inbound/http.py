@@ -304,7 +304,7 @@ class HttpProtocol(asyncio.Protocol):
             self._tasks.create_task(work)
         except RuntimeError:  # the task group is ending
             work.close()
-            self._transport.abort()
+            self._abort()
 
     async def _work(self, request: HttpRequest, responder: Responder) -> None:
         """Serve requests of this connection until another task waits for the next one, or the connection is closed.
@@ -322,7 +322,7 @@ class HttpProtocol(asyncio.Protocol):
                 self._fail(request, responder)
             except BaseException:
                 if not responder.is_ended:
-                    self._transport.abort()
+                    self._abort()
                 raise
             if self._idle is not None or self._state >= _LINGERING:
                 return
@@ -355,7 +355,7 @@ class HttpProtocol(asyncio.Protocol):
         if not responder.is_started:
             responder.respond(500, error_body(-32603, "Internal error", error_id))
         elif not responder.is_ended:
-            self._transport.abort()
+            self._abort()
 
     def _advance(self) -> None:
         """Go on behind a complete answer."""
@@ -435,6 +435,11 @@ class HttpProtocol(asyncio.Protocol):
         self._stall = (self._deadlines.now_s, self._transport.get_write_buffer_size())
         self._transport.close()
 
+    def _abort(self) -> None:
+        """Cut the connection behind what was answered before."""
+        self.outbox.flush()
+        self._transport.abort()
+
     def _leave(self) -> None:
         """The client left: whoever answers it is told at once."""
         self._state = max(self._state, _DEAF)
@@ -455,10 +460,10 @@ class ServerState(Protocol):
 
 
 def protocol_factory(
-    serve: Serve, limits: Limits, tasks: asyncio.TaskGroup, crowd: Crowd | None = None, outbox: Outbox | None = None
+    serve: Serve, limits: Limits, tasks: asyncio.TaskGroup, outbox: Outbox, crowd: Crowd | None = None
 ) -> Callable[..., HttpProtocol]:
-    """What uvicorn calls for each connection: `Config(http=protocol_factory(...))`. One sweep serves them all, and one
-    outbox: that of the loop's other connections, if it is given."""
+    """What uvicorn calls for each connection: `Config(http=protocol_factory(...))`. One sweep serves them all, and the
+    outbox of all connections of the loop."""
     deadlines = Deadlines(limits)
     crowd = crowd or Crowd(Places(limits.max_connections or DEFAULT_CONNECTIONS, 256))
 
@@ -469,9 +474,6 @@ def protocol_factory(
         app_state: object,
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> HttpProtocol:
-        nonlocal outbox
-        loop = _loop or asyncio.get_running_loop()
-        outbox = outbox or Outbox(loop.call_soon)
         return HttpProtocol(
             serve=serve,
             limits=limits,
@@ -479,7 +481,7 @@ def protocol_factory(
             connections=server_state.connections,
             deadlines=deadlines,
             crowd=crowd,
-            loop=loop,
+            loop=_loop or asyncio.get_running_loop(),
             outbox=outbox,
         )
 

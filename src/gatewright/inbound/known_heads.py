@@ -26,7 +26,7 @@ _MAX_DIGITS: Final = 8
 _MAX_HEADS: Final = 4
 """Heads kept per connection: a client alternates between a few methods and names."""
 _MAX_HEAD_BYTES: Final = 4_096
-"""Of one head kept: a long token fits, and a connection holds some 20 KiB at the most."""
+"""Of one head kept: a long token fits, and a connection holds some 40 KiB at the most, with what is known of each."""
 _MAX_PATIENCE: Final = 64
 """Where every head differs (a trace context in each), one in so many is still looked at."""
 

@@ -43,7 +43,8 @@ class ModernSide:
         found = judged.agreed.again(method, params)
         if found is None:
             try:
-                found = admitted(message, method, request.headers, self._chain, judged.agreed)
+                agreed = None if request.known is None else judged.agreed
+                found = admitted(message, method, request.headers, self._chain, agreed)
             except GatewayError as error:
                 failure = refusals.failure(error)
                 responder.respond(refusals.status(error, "modern"), jsonrpc.error(message.id, failure))

@@ -155,9 +155,10 @@ class Responder(msgspec.Struct, eq=False):
         if self.is_started:
             raise RuntimeError("the request is answered already")
         self.is_started = self.is_ended = True
-        if self.is_gone:
-            return
         connection = self._connection
+        if self.is_gone:
+            connection.outbox.pass_by()
+            return
         if connection.is_draining:
             self.is_last = True
         if self.is_last:
@@ -182,12 +183,12 @@ class Responder(msgspec.Struct, eq=False):
         if self.is_started:
             raise RuntimeError("the request is answered already")
         self.is_started = True
+        connection = self._connection
+        connection.outbox.pass_by()
         if self.is_gone:
             return
-        connection = self._connection
         if connection.is_draining or self.is_old:
             self.is_last = True
-        connection.outbox.pass_by()
         coding = b"" if self.is_old else _CHUNKED
         close = _CLOSE if self.is_last else b""
         connection.write_soon(b"".join((_STATUS_LINES[200], _STREAM, coding, close, headers, b"\r\n")))

@@ -44,7 +44,11 @@ RESERVED: Final = frozenset({VERSION_KEY, INFO_KEY, CAPABILITIES_KEY, LOG_LEVEL_
 LOG_LEVELS: Final = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
 
 MAX_REMEMBERED_BYTES: Final = 2_048
-"""A longer `_meta` is read each time: what is remembered stays below 2 MiB."""
+"""A longer `_meta` is read each time: the texts that are remembered stay below 2 MiB."""
+MAX_AGREED_BYTES: Final = 1_024
+MAX_AGREED_MEMBERS: Final = 16
+"""A larger request is looked at each time: each connection remembers some, also while it idles. With these bounds 2 KiB
+of text and what was read of it for each."""
 
 _VERSION_HEADERS: Final = frozenset(name.encode() for name in MODERN)
 _decode_text: Final = msgspec.json.Decoder(str).decode
@@ -110,13 +114,16 @@ class Agreed(msgspec.Struct, gc=False):
         return self.admitted if is_same else None
 
     def keep(self, admitted: Admitted, params: Params) -> None:
-        """Remember a request that was admitted, if it is as short as most."""
+        """Remember a request that was admitted, if it is as small as most."""
+        self.admitted = None
+        if len(admitted.meta) > MAX_AGREED_MEMBERS:
+            return
         row, meta = admitted.row, bytes(params["_meta"])
         field = "" if row is None or row.name_field is None else row.name_field
         name = bytes(params[field]) if field else b""
-        self.admitted = admitted if len(meta) + len(name) <= MAX_REMEMBERED_BYTES else None
-        if self.admitted is not None:  # copies: a `Raw` that was read keeps all of its message
+        if len(meta) + len(name) <= MAX_AGREED_BYTES:  # copies: a `Raw` that was read keeps all of its message
             self.name_field, self.name_text, self.meta_text = field, Raw(name) if field else None, Raw(meta)
+            self.admitted = admitted
 
 
 def admit(
@@ -142,7 +149,8 @@ def admit(
             _agree(message.method, name, said.version, headers)
         elif agreed.method != message.method or agreed.name != name or agreed.version != said.version:
             _agree(message.method, name, said.version, headers)
-            agreed.version, agreed.method, agreed.name = said.version, str(message.method), name
+            if name is None or len(name) <= MAX_AGREED_BYTES:
+                agreed.version, agreed.method, agreed.name = said.version, str(message.method), name
     if said.client is None:
         if headers is not None:
             _check_plain(said.version, "MCP-Protocol-Version")
