@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
 from typing import cast
 
@@ -12,17 +13,38 @@ import pytest
 from gatewright.backend.heirs import Heirs
 from gatewright.call import ANONYMOUS, Caller, Client, Result
 from gatewright.errors import MissingCapability, UnknownSession
-from gatewright.inbound.session import Unanswered
+from gatewright.inbound.elsewhere import Elsewhere
+from gatewright.inbound.session import Session, Unanswered
 from gatewright.inbound.sessions import FORGET_S
 from gatewright.inbound.settings import Sessions as SessionSettings
 from gatewright.inbound.standing import Standing
 from gatewright.protocol import jsonrpc
 from gatewright.protocol.methods import CANCELLED
-from gatewright.stores.base import Record, Store, reference
-from inbound.neighbours import neighbours, until
+from gatewright.stores.base import Found, Record, Store, reference
+from gatewright.stores.memory import MemoryStore
+from inbound.neighbours import BOUND_S, neighbours, until
 
 pytestmark = pytest.mark.anyio
 NOTICE = "notifications/tools/list_changed"
+
+
+class Slow:
+    """A store that answers to `load` as it is told to, and to all else as the other one does."""
+
+    def __init__(self, store: MemoryStore, load: Callable[[str], Awaitable[Found | None]]) -> None:
+        self._store = store
+        self.load = load
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._store, name)
+
+
+async def outcome(awaiting: Awaitable[Session]) -> Session | UnknownSession:
+    """What it returns or raises."""
+    try:
+        return await awaiting
+    except UnknownSession as error:
+        return error
 
 
 async def test_a_session_is_found_once_and_then_known() -> None:
@@ -55,13 +77,13 @@ async def test_a_foreign_session_is_an_unknown_one() -> None:
 
 
 async def test_an_end_is_everywhere() -> None:
-    """The others hear of it; a call of theirs that runs is cancelled; nobody finds it any more."""
+    """When it is said to be over the others have heard of it; nobody finds it any more."""
     async with neighbours("a", "b", "c") as (a, b, c):
         opened = await a.begin()
         await b.found()
         await c.found()
         await b.elsewhere.end(await b.found())
-        await until(lambda: a.ended == c.ended == ["id"])
+        assert a.ended == c.ended == ["id"]
         assert opened.state.value == "ended"
         with pytest.raises(UnknownSession):
             await c.found()
@@ -80,14 +102,57 @@ async def test_what_the_store_forgot_is_dropped() -> None:
 
 
 async def test_a_log_level_reaches_the_others() -> None:
-    """Those that have the session hear of it, those that find it later find it with it."""
+    """Those that have the session have heard of it when it is set, those that find it later find it with it."""
     async with neighbours("a", "b", "c") as (a, b, c):
         opened = await a.begin()
         found = await b.found()
         found.set_log_level("error")
         await b.elsewhere.set_log_level(found, "error")
-        await until(lambda: opened.client.log_level == "error")
+        assert opened.client.log_level == "error"
         assert (await c.found()).client.log_level == "error"
+
+
+async def test_who_does_not_hear_is_not_waited_for_long() -> None:
+    """One that died without a word, and is not known to be dead: the client gets its answer all the same."""
+    async with neighbours("a", "b", dead_s=60.0) as (a, b):
+        opened = await a.begin()
+        await b.found()
+        b.die()
+        async with asyncio.timeout(BOUND_S):
+            await a.elsewhere.set_log_level(opened, "error")
+            await a.elsewhere.end(opened)
+        assert not a.post._talks
+
+
+@pytest.mark.parametrize("said", ["level", "end"])
+async def test_what_is_said_while_a_session_is_looked_up_counts(said: str) -> None:
+    """The word may be faster than the look: it is looked again."""
+    async with neighbours("a", "b") as (a, b):
+        opened = await a.begin()
+        load, is_looking, go = b.store.load, asyncio.Event(), asyncio.Event()
+
+        async def slow(ref: str) -> Found | None:
+            found = await load(ref)
+            is_looking.set()
+            await go.wait()
+            return found
+
+        elsewhere = Elsewhere(cast("Store", Slow(b.store, slow)), b.post, b.background)
+        elsewhere.serve(b.sessions)
+        async with asyncio.TaskGroup() as tasks:
+            looking = tasks.create_task(outcome(elsewhere.load("id", "", ANONYMOUS)))
+            await is_looking.wait()
+            if said == "level":
+                await a.elsewhere.set_log_level(opened, "error")
+            else:
+                await a.elsewhere.end(opened)
+            go.set()
+        found = looking.result()
+        if said == "level":
+            assert isinstance(found, Session)
+            assert found.client.log_level == "error"
+        else:
+            assert isinstance(found, UnknownSession)
 
 
 @pytest.mark.parametrize("request_id", [7, "seven"])

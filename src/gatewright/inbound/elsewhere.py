@@ -1,9 +1,10 @@
 """Sessions that other replicas have too: how this one finds them, and what it tells the others.
 
 A session is looked up in the store once, and then served from memory for as long as this replica hears what the others
-say of it; who has it in memory is known, and told when it ends or changes. What only one replica can do goes to that
-one: the answer to a question that it asked, the cancel of a call that it runs, a message for a stream that it holds. A
-call waits for the store only when its session is new here, and when the store was silent and is asked again.
+say of it; who has it in memory is known, and told when it ends or changes: before its client is answered, so that the
+client's next request finds it so wherever it goes. What only one replica can do goes to that one: the answer to a
+question that it asked, the cancel of a call that it runs, a message for a stream that it holds. A call waits for the
+store only when its session is new here, and when the store was silent and is asked again.
 
 The store down: what is in memory serves for as long as it can be trusted, some seconds; then 503. The store emptied:
 every session is unknown (404), and its client initializes anew.
@@ -12,6 +13,7 @@ every session is unknown (404), and its client initializes anew.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final, final
@@ -24,18 +26,23 @@ from gatewright.backend.relay import RelayHost
 from gatewright.backend.sinks import Changes
 from gatewright.background import Background
 from gatewright.call import Caller, Client
-from gatewright.errors import ProtocolError, StoreUnavailable, UnknownSession
+from gatewright.errors import GatewayError, ProtocolError, StoreUnavailable, UnknownSession
 from gatewright.inbound.notices import Notices
 from gatewright.protocol import handshake, jsonrpc
 from gatewright.protocol.jsonrpc import Id
 from gatewright.protocol.modern import LOG_LEVELS
 from gatewright.stores.base import Found, Record, Store, reference
-from gatewright.stores.post import Post
+from gatewright.stores.post import Errand, Post
 
 if TYPE_CHECKING:
     from gatewright.inbound.session import Session
     from gatewright.inbound.sessions import Sessions
 
+HEARD: Final = "heard"
+"""Asked of a replica: that it has heard what it was told before."""
+HEARD_S: Final = 1.0
+"""How long a client's answer waits for that at the most. A replica that is silent for longer is dead, or about to
+distrust what it has in memory."""
 ENDED: Final = "ended"
 LEVEL: Final = "level"
 CHANGED: Final = "changed"
@@ -105,6 +112,8 @@ class Elsewhere:
         self._sessions: Sessions
         self._changes: Changes | None = None
         self._loading: dict[str, asyncio.Future[Session]] = {}
+        self._outdated: set[str] = set()
+        """Sessions that were said to have ended or changed while they were looked up."""
         self.notices: Notices
 
     def serve(self, sessions: Sessions) -> None:
@@ -122,6 +131,7 @@ class Elsewhere:
         }
         for kind, hear in hearing.items():
             self.post.hear(kind, hear)
+        self.post.carry(HEARD, self._has_heard)
         self.post.on_stale = sessions.distrust
         self.post.on_fresh = self._trusted
         self.post.on_unheard = sessions.say_again
@@ -167,9 +177,13 @@ class Elsewhere:
             if not loading.done():
                 loading.cancel()
             del self._loading[ref]
+            self._outdated.discard(ref)
 
     async def _loaded(self, session_id: str, ref: str, route: str, caller: Caller) -> Session:
         found = await self.store.load(ref)
+        while ref in self._outdated:  # the word was faster than the look
+            self._outdated.discard(ref)
+            found = await self.store.load(ref)
         held = self._sessions.by_ref(ref)
         if found is None or found.record.home:
             if held is not None:
@@ -249,9 +263,9 @@ class Elsewhere:
     # --- telling
 
     async def end(self, session: Session) -> None:
-        """The session ends, everywhere. Raises StoreUnavailable."""
+        """The session ends, everywhere: it has when this returns. Raises StoreUnavailable."""
         owners = await self.store.end(session.ref)
-        self._tell(owners or frozenset(), ENDED, _Said(session.ref))
+        await self._make_known(owners or frozenset(), ENDED, _Said(session.ref))
 
     def end_soon(self, session: Session) -> None:
         """The same, without waiting. When the store is down it ends by itself in its time."""
@@ -265,9 +279,9 @@ class Elsewhere:
         self._background(ending())
 
     async def set_log_level(self, session: Session, level: str) -> None:
-        """Its client set its log level here. Raises StoreUnavailable."""
+        """Its client set its log level here; it is known elsewhere when this returns. Raises StoreUnavailable."""
         await self.store.set_log_level(session.ref, level)
-        self._tell(await self.store.owners(session.ref), LEVEL, _Said(session.ref, level.encode()))
+        await self._make_known(await self.store.owners(session.ref), LEVEL, _Said(session.ref, level.encode()))
 
     def cancel(self, session: Session, request_id: Id) -> None:
         """The client cancelled a call that does not run here."""
@@ -288,6 +302,22 @@ class Elsewhere:
             self._tell(await self.store.owners(session.ref), kind, said)
         except StoreUnavailable:
             log.info("other replicas could not be told", what=kind)
+
+    async def _make_known(self, replicas: frozenset[str], kind: str, said: _Said) -> None:
+        """Tell replicas something, and return when those that live have heard it: letters to one keep their order."""
+        self._tell(replicas, kind, said)
+        living = [one for one in replicas if one != self.replica and not self.post.is_dead(one)]
+        talks = [self.post.ask(one, HEARD, b"") for one in living]
+        try:
+            async with asyncio.timeout(HEARD_S):
+                for talk in talks:
+                    with contextlib.suppress(GatewayError):  # it is gone
+                        await talk.next()
+        except TimeoutError:
+            log.warning("other replicas have not heard yet", what=kind)
+        finally:
+            for talk in talks:
+                talk.forget()
 
     def _tell(self, replicas: frozenset[str], kind: str, said: _Said) -> None:
         body = _encode(said)
@@ -347,17 +377,27 @@ class Elsewhere:
 
     # --- hearing
 
+    async def _has_heard(self, errand: Errand) -> bytes:
+        """It has: what was told before this was asked has been taken."""
+        return b""
+
     def _ended(self, sender: str, body: bytes) -> None:
         said = _decode(body)
-        session = self._sessions.by_ref(said.ref)
+        session = self._held(said.ref)
         if session is not None:
             self._sessions.drop(session)
 
     def _leveled(self, sender: str, body: bytes) -> None:
         said = _decode(body)
-        session = self._sessions.by_ref(said.ref)
+        session = self._held(said.ref)
         if session is not None:
             session.set_log_level(said.body.decode())
+
+    def _held(self, ref: str) -> Session | None:
+        """The session that something is said of, if it is here; one that is being looked up is looked up again."""
+        if ref in self._loading:
+            self._outdated.add(ref)
+        return self._sessions.by_ref(ref)
 
     def _changed(self, sender: str, body: bytes) -> None:
         said = _decode(body)
