@@ -9,7 +9,7 @@ sent at once. Measured under full load: a quarter less CPU per call (docs/perfor
 Contract: messages of one connection leave in their order, as long as whoever writes past the outbox flushes it first.
 What is expected is a guess that only decides when to send: whoever wakes a task that will most likely send something
 adds one to `expected`, and each message takes one off. Where it was wrong, what waits is sent at the beginning of the
-next turn, before what that one has read is looked at. Used from one event loop, never locked.
+next turn, before anything that was read meanwhile is served. Used from one event loop, never locked.
 """
 
 from __future__ import annotations
